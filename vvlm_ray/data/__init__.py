@@ -1,0 +1,1 @@
+"""Frames, instruction examples and the synthetic benchmark."""

@@ -1,0 +1,1 @@
+"""lmms-eval in process: the paper's eight benchmarks and local tasks."""

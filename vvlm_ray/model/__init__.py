@@ -1,0 +1,1 @@
+"""Vision tower, projector, pooling and language model as one PreTrainedModel."""
