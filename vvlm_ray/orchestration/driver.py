@@ -1,0 +1,96 @@
+"""What a Tune trial runs: the driver of one job. A trial becomes one Ray Train job; what trials need first
+(the synthetic benchmark, its backbones) becomes a plain Ray task.
+
+A driver is light: it asks for no CPU and stays on the head node, which is never a spot node.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from vvlm_ray.orchestration.searcher import FAILURE_KEY
+from vvlm_ray.study.config import Study
+from vvlm_ray.study.folder import StudyFolder, open_study
+from vvlm_ray.study.records import is_finished
+from vvlm_ray.study.trials import expand
+
+# Every Ray head node has this resource; a sliver of it keeps the drivers there and takes no CPU.
+DRIVER_RESOURCES = {"node:__internal_head__": 0.0001}
+
+
+def drive(config: dict[str, Any], *, study_root: str, sweep_file: str) -> None:
+    """Run one job to its end and report its seconds, or the reason why it failed."""
+    from ray import tune
+
+    start = time.monotonic()
+    folder, study = open_study(study_root)
+    try:
+        if config["kind"] == "trial":
+            _train(folder, study, config["job_id"], sweep_file)
+        else:
+            _make(folder, study, config["kind"], config["job_id"])
+    except Exception as err:  # whatever it is, the other trials go on and the searcher decides about this one
+        tune.report({FAILURE_KEY: _reason(err), "seconds": time.monotonic() - start})
+        return
+    tune.report({"seconds": time.monotonic() - start})
+
+
+def _train(folder: StudyFolder, study: Study, trial_id: str, sweep_file: str) -> None:
+    """One Ray Train job; its workers write the trial's record."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from vvlm_ray.orchestration.worker import finetune_and_evaluate
+
+    trial = next(t for t in expand(study) if t.trial_id == trial_id)
+    r = study.resources
+    use_gpu = r.gpus_per_worker > 0
+    trainer = TorchTrainer(
+        finetune_and_evaluate,
+        train_loop_config={"study_root": str(folder.root), "sweep_file": sweep_file, "trial": trial.to_dict()},
+        scaling_config=ScalingConfig(
+            num_workers=r.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": r.cpus_per_worker} | ({"GPU": r.gpus_per_worker} if use_gpu else {}),
+        ),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        # A stable name in the study's folder: a trial that starts again goes on from its last checkpoint.
+        run_config=RunConfig(
+            name=trial_id,
+            storage_path=str(folder.trials.resolve()),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            failure_config=FailureConfig(max_failures=0),
+        ),
+    )
+    trainer.fit()
+    if not is_finished(folder, trial_id):
+        raise RuntimeError(f"the training job of {trial.label} ended and left no record")
+
+
+def _make(folder: StudyFolder, study: Study, kind: str, job_id: str) -> None:
+    """The synthetic benchmark or one of its backbones, as a Ray task on one CPU."""
+    import ray
+
+    task = ray.remote(num_cpus=1, max_retries=0)({"benchmark": make_benchmark, "backbone": make_backbone}[kind])
+    ray.get(task.remote(str(folder.assets.resolve()), study.synthetic.model_dump(), job_id))
+
+
+def make_benchmark(assets: str, settings: dict[str, Any], _job_id: str = "benchmark") -> None:
+    from vvlm_ray.data.synthetic import SyntheticSettings, build_synthetic
+
+    build_synthetic(Path(assets, "benchmark"), SyntheticSettings(**settings))
+
+
+def make_backbone(assets: str, settings: dict[str, Any], name: str) -> None:
+    from vvlm_ray.data.synthetic import SyntheticSettings
+    from vvlm_ray.training.backbones import build_backbone
+
+    build_backbone(Path(assets, "backbones"), name, SyntheticSettings(**settings))
+
+
+def _reason(err: Exception) -> str:
+    """The worker's own error, without the layers that Train and Ray put around it."""
+    failures = getattr(err, "worker_failures", None)
+    cause = next(iter(failures.values())) if failures else err
+    cause = getattr(cause, "cause", None) or getattr(cause, "_base_exc", None) or cause
+    return f"{type(cause).__name__}: {cause}".strip()

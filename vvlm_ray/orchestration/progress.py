@@ -1,0 +1,111 @@
+"""What one sees while a study runs: a live panel on a terminal, a line per event elsewhere."""
+
+import time
+from collections.abc import Callable
+
+from ray.tune import Callback
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from vvlm_ray.orchestration.searcher import FAILURE_KEY
+from vvlm_ray.study.schedule import Job
+
+MAX_RUNNING_ROWS = 12
+
+
+class Progress(Callback):
+    """Tune callback: jobs done, running, failed, and the time left.
+
+    The time left is that of the simulated schedule, scaled by how long finished jobs took against what was
+    expected of them.
+    """
+
+    def __init__(self, jobs: list[Job], label: Callable[[str], str], makespan_seconds: float, num_done_before: int):
+        self._jobs = {job.job_id: job for job in jobs}
+        self._label = label
+        self._makespan = makespan_seconds
+        self._num_before = num_done_before
+        self._started: dict[str, float] = {}
+        self._expected_done, self._seconds_done = 0.0, 0.0
+        self._done: list[str] = []
+        self._failed: dict[str, str] = {}
+        self._begin = time.monotonic()
+        self._console = Console()
+        self._live: Live | None = None
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._panel, console=self._console, refresh_per_second=2)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self._live:
+            self._live.__exit__(*exc_info)
+
+    def on_trial_start(self, iteration, trials, trial, **info) -> None:
+        self._started[trial.config["job_id"]] = time.monotonic()
+
+    def on_trial_complete(self, iteration, trials, trial, **info) -> None:
+        failure = (trial.last_result or {}).get(FAILURE_KEY)
+        self._end(trial.config["job_id"], failure)
+
+    def on_trial_error(self, iteration, trials, trial, **info) -> None:
+        self._end(trial.config["job_id"], "its driver process ended")
+
+    def _end(self, job_id: str, failure: str | None) -> None:
+        seconds = time.monotonic() - self._started.pop(job_id, time.monotonic())
+        if failure:
+            self._failed[job_id] = failure
+            self._say(f"[red]failed[/] {self._label(job_id)}: {failure.splitlines()[-1]}")
+            return
+        self._failed.pop(job_id, None)
+        self._done.append(job_id)
+        self._expected_done += self._jobs[job_id].seconds
+        self._seconds_done += seconds
+        self._say(f"[green]done[/]   {self._label(job_id)} in {seconds:.0f} s")
+
+    def _say(self, text: str) -> None:
+        if self._live and text.startswith("[green]"):
+            return  # the panel shows it
+        self._console.print(f"{self._counts()}  {text}", highlight=False)
+
+    def _counts(self) -> str:
+        done, total = self._num_before + len(self._done), self._num_before + len(self._jobs)
+        return f"[{time.monotonic() - self._begin:5.0f} s] {done}/{total} done, {_duration(self.seconds_left)} left"
+
+    @property
+    def seconds_left(self) -> float:
+        expected = sum(job.seconds for job in self._jobs.values())
+        pace = self._seconds_done / self._expected_done if self._expected_done else 1.0
+        now = time.monotonic()
+        running = sum(min(now - s, pace * self._jobs[j].seconds) for j, s in self._started.items())
+        left = max(0.0, pace * (expected - self._expected_done) - running)
+        return left * (self._makespan / expected if expected else 0.0)
+
+    def _panel(self) -> Group:
+        done, total = self._num_before + len(self._done), self._num_before + len(self._jobs)
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            ProgressBar(total=max(total, 1), completed=done, width=40),
+            Text(f"{done}/{total} done"),
+            Text(f"{len(self._started)} running"),
+            Text(f"{len(self._failed)} failed", style="red" if self._failed else "dim"),
+            Text(f"{_duration(self.seconds_left)} left", style="bold"),
+        )
+        rows = Table.grid(padding=(0, 2))
+        now = time.monotonic()
+        for job_id, start in list(self._started.items())[:MAX_RUNNING_ROWS]:
+            rows.add_row("  ", self._label(job_id), Text(_duration(now - start), style="dim"))
+        return Group(head, rows)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

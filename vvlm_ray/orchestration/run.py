@@ -1,0 +1,156 @@
+"""Run a study: start or join Ray, hand its remaining jobs to Tune, and collect the records.
+
+Running the same study again goes on where it stopped, whatever stopped it: what is finished has a record, a
+benchmark or backbone that is made is in place, a trial that was interrupted goes on from its last checkpoint.
+Nothing of Tune's own state is needed for that, so none is kept.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from vvlm_ray.errors import UserError
+from vvlm_ray.study.config import Study
+from vvlm_ray.study.folder import StudyFolder
+from vvlm_ray.study.plan import make_plan
+from vvlm_ray.study.records import FAILED, collect, failed_record, read_record, write_record
+from vvlm_ray.study.schedule import Job, Queue
+
+# Ray's own defaults suit a cluster; on one machine polling faster and serving no metrics saves seconds a trial.
+LOCAL_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did: trials finished in all, failed with their reasons, and the seconds this run took."""
+
+    num_finished: int
+    num_trials: int
+    failed: dict[str, str]
+    seconds: float
+
+
+def run_study(sweep_file: Path, storage: Path, *, address: str | None = None, num_slots: float | None = None) -> Outcome:
+    """Start or resume the study of a sweep file in `<storage>/<name>/`.
+
+    Args:
+        address: a Ray cluster's address; None starts Ray on this machine (or joins the job's cluster).
+        num_slots: GPUs (or CPUs, for trials without GPUs) to use at once; default: all that Ray has.
+
+    Raises:
+        UserError: the sweep file or the folder is wrong, or the plan has problems. No training has started then.
+    """
+    from vvlm_ray.study.config import load_sweep
+
+    start = time.monotonic()
+    study = load_sweep(sweep_file)
+    folder = StudyFolder(storage / study.name)
+    if problems := make_plan(study, sweep_file, folder, 1).problems:
+        raise UserError("\n".join(problems))
+    folder.adopt(sweep_file)
+    plan = make_plan(study, sweep_file, folder, num_slots or 1)
+    if plan.jobs:
+        with _ray(address) as available_slots:
+            _run_jobs(study, folder, sweep_file.resolve(), num_slots or available_slots(study))
+    collect(folder, plan.trials)
+    records = {t.trial_id: read_record(folder, t.trial_id) for t in plan.trials}
+    failed = {i: r["reason"] for i, r in records.items() if r and r["status"] == FAILED}
+    num_finished = sum(r is not None and r["status"] != FAILED for r in records.values())
+    return Outcome(num_finished, len(plan.trials), failed, time.monotonic() - start)
+
+
+@contextlib.contextmanager
+def _ray(address: str | None) -> Iterator:
+    """A connection to Ray; without an address, and outside a submitted job, Ray on this machine with warm workers."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        os.environ.update({k: v for k, v in LOCAL_ENVIRONMENT.items() if k not in os.environ})
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            from vvlm_ray.orchestration.warm_workers import nursery
+
+            warm = stack.enter_context(nursery())
+        import ray
+
+        if address is None:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"py_executable": warm.py_executable},
+            )
+            stack.callback(ray.shutdown)
+            warm.wait_until_ready()
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+            stack.callback(ray.shutdown)
+        yield _available_slots
+
+
+def _available_slots(study: Study) -> float:
+    """All GPUs of the cluster, or all CPUs where trials use none."""
+    import ray
+
+    kind = "GPU" if study.resources.gpus_per_worker else "CPU"
+    return ray.cluster_resources().get(kind, 0)
+
+
+def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: float) -> None:
+    from ray import tune
+
+    from vvlm_ray.orchestration.driver import DRIVER_RESOURCES, drive
+    from vvlm_ray.orchestration.progress import Progress
+    from vvlm_ray.orchestration.searcher import StudySearcher
+
+    plan = make_plan(study, sweep_file, folder, num_slots)
+    if plan.num_slots > num_slots:
+        raise UserError(
+            f"a trial needs {plan.num_slots:g} GPUs or CPUs at once and Ray has {num_slots:g}; "
+            "lower resources.workers or use a larger cluster"
+        )
+    trials = {t.trial_id: t for t in plan.trials}
+
+    def on_failed(job: Job, reason: str, attempts: int) -> None:
+        if job.job_id in trials:
+            write_record(folder, failed_record(trials[job.job_id], reason, attempts))
+
+    def label(job_id: str) -> str:
+        return trials[job_id].label if job_id in trials else f"make {job_id}"
+
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C stops at once; the records are the state
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    scratch = folder.root / "tune"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with Progress(plan.jobs, label, plan.makespan_seconds, len(plan.finished)) as progress:
+        tune.Tuner(
+            tune.with_resources(
+                partial(drive, study_root=str(folder.root.resolve()), sweep_file=str(sweep_file)), DRIVER_RESOURCES
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=StudySearcher(Queue(plan.jobs, num_slots), study.resources.max_retries, on_failed),
+                num_samples=len(plan.jobs) * (study.resources.max_retries + 1),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=study.name, storage_path=str(scratch.resolve()), callbacks=[progress], verbose=0
+            ),
+        ).fit()
+    shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,64 @@
+"""The Ray Tune searcher of a study: it hands out jobs in the order of `study.schedule.Queue`, and None while none fits.
+
+Tune alone starts trials in no sure order and counts trials instead of GPUs; here the queue decides both, with the
+same code as the simulator behind `vvlm-ray plan`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from vvlm_ray.study.schedule import Job, Queue
+
+# A driver reports this key when its job failed, so that the searcher learns the reason and Tune goes on.
+FAILURE_KEY = "failure"
+
+
+class StudySearcher(Searcher):
+    """Suggests `{"job_id": ..., "kind": ..., "attempt": ...}` until the queue is empty.
+
+    A job whose driver reports a failure, or dies, is retried `max_retries` times and then given up: `on_failed`
+    is called with it and the reason, and with every job that waited for it.
+    """
+
+    def __init__(self, queue: Queue, max_retries: int, on_failed: Callable[[Job, str, int], None]):
+        super().__init__(metric="seconds", mode="min")
+        self._queue = queue
+        self._max_retries = max_retries
+        self._on_failed = on_failed
+        self._jobs: dict[str, Job] = {}  # Tune's trial id -> job
+        self._attempts: dict[str, int] = {}
+
+    def set_search_properties(self, metric, mode, config, **spec) -> bool:
+        return True  # the space is the queue; Tune has nothing to add
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._queue.is_empty:
+            return Searcher.FINISHED
+        job = self._queue.next()
+        if job is None:
+            return None
+        self._jobs[trial_id] = job
+        self._attempts[job.job_id] = self._attempts.get(job.job_id, 0) + 1
+        return {"job_id": job.job_id, "kind": job.kind, "attempt": self._attempts[job.job_id]}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        job = self._jobs.pop(trial_id, None)
+        if job is None:
+            return
+        reason = (result or {}).get(FAILURE_KEY) or ("its driver process ended" if error else None)
+        if reason is None:
+            self._queue.finish(job.job_id)
+        elif self._attempts[job.job_id] <= self._max_retries:
+            self._queue.retry(job.job_id)
+        else:
+            self._on_failed(job, reason, self._attempts[job.job_id])
+            for lost in self._queue.give_up(job.job_id):
+                self._on_failed(lost, f"it needs {job.job_id}, which failed: {reason}", 0)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: a study resumes from its records, which say what is finished."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""

@@ -1,0 +1,161 @@
+"""Warm workers: on one machine, Ray's worker processes are forked from a process that has imported torch already.
+
+A trial is five short-lived Ray processes (Train's controller, its helpers, and the worker), each of which would
+import torch and more: 14 CPU-seconds a trial that does nothing. Here a *nursery* process imports the heavy
+packages once; Ray starts its workers through `runtime_env={"py_executable": ...}`, a client of a few lines that
+hands its arguments, environment and standard streams to the nursery over a private Unix socket and stays until
+the forked worker ends. Only for a Ray that `vvlm-ray run` started on this machine; on a cluster trials last
+hours and start in the ordinary way.
+
+Two things must not be imported before the fork: ray (its connection to the control store does not survive one)
+and decord (loaded before ray, it breaks ray's asynchronous actors). The fork happens with one Python thread.
+"""
+
+import array
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PRELOAD = (
+    "torch",
+    "torch.distributed",
+    "torch.utils.data",
+    "pandas",
+    "pyarrow.fs",
+    "pyarrow.parquet",
+    "requests",
+    "jsonschema",
+    "wandb",
+    "accelerate",
+    "transformers.models.siglip.modeling_siglip",
+    "transformers.models.llama.modeling_llama",
+    "lmms_eval.evaluator",
+)
+# Sent by the client as it starts; a worker is forked for each. No imports beyond the standard library: it runs
+# with -I -S so that it costs milliseconds.
+CLIENT = """
+import array, json, os, socket, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+request = json.dumps({"argv": sys.argv[2:], "env": dict(os.environ), "cwd": os.getcwd()}).encode() + b"\\0"
+sent = connection.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+connection.sendall(request[sent:])
+connection.recv(1)
+"""
+
+
+@dataclass(frozen=True)
+class Nursery:
+    """A running nursery: its process, and the `py_executable` that makes Ray start workers from it."""
+
+    process: subprocess.Popen
+    py_executable: str
+
+    def wait_until_ready(self) -> None:
+        """Return once the imports are done.
+
+        Raises:
+            RuntimeError: the nursery ended instead, which `vvlm-ray doctor` explains.
+        """
+        if self.process.stdout.readline() != b"ready\n":
+            raise RuntimeError("importing torch, transformers or lmms_eval failed (see above); try `vvlm-ray doctor`")
+
+
+@contextlib.contextmanager
+def nursery() -> Iterator[Nursery]:
+    """A nursery for as long as the block runs. It ends with this process, however this one ends."""
+    with tempfile.TemporaryDirectory(prefix="vvlm-ray-") as folder:  # mode 0700: only this user can connect
+        address, client = Path(folder, "nursery"), Path(folder, "client.py")
+        client.write_text(CLIENT)
+        process = subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, str(address)],
+            stdin=subprocess.PIPE,  # its end tells the nursery to stop
+            stdout=subprocess.PIPE,
+            env={**os.environ, **ONE_THREAD},
+            start_new_session=True,  # a Ctrl-C is for the driver, which then ends the nursery
+        )
+        try:
+            yield Nursery(process, shlex.join([sys.executable, "-I", "-S", str(client), str(address)]))
+        finally:
+            process.stdin.close()
+            process.wait(timeout=10)
+
+
+# Math libraries start their threads when imported, and threads do not survive a fork.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def serve(address: str) -> None:
+    """Listen first, import then (early clients wait), and fork a worker for every request until stdin closes."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(address)
+    server.listen(128)
+    for module in PRELOAD:
+        importlib.import_module(module)
+    forbidden = {"ray", "decord"} & set(sys.modules)
+    if forbidden:
+        raise RuntimeError(f"{forbidden} must not be imported before the fork; some package in PRELOAD now does")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
+    os.write(1, b"ready\n")
+    while True:
+        readable, _, _ = select.select([server, sys.stdin], [], [])
+        if sys.stdin in readable:
+            return
+        connection, _ = server.accept()
+        request, streams = _receive(connection)
+        if os.fork() == 0:
+            server.close()
+            _become_worker(request, streams)  # keeps `connection` open, by whose end the client sees this one end
+        for stream in streams:
+            os.close(stream)
+        connection.close()
+
+
+def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
+    streams = array.array("i")
+    data, ancillary, _, _ = connection.recvmsg(1 << 20, socket.CMSG_LEN(3 * streams.itemsize))
+    for _level, _kind, payload in ancillary:
+        streams.frombytes(payload)
+    while not data.endswith(b"\0"):
+        data += connection.recv(1 << 20)
+    return json.loads(data[:-1]), list(streams)
+
+
+def _become_worker(request: dict, streams: list[int]) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = request["argv"]
+    sys.path[0] = os.path.dirname(sys.argv[0])
+    code = 1
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -1,0 +1,196 @@
+"""What every worker of a trial's Ray Train job runs: load, finetune, evaluate; rank 0 writes the record.
+
+The model stays where it is between finetuning and evaluation, so nothing is loaded or started twice.
+"""
+
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vvlm_ray.orchestration.tracking import track
+from vvlm_ray.study.config import Study
+from vvlm_ray.study.folder import StudyFolder, open_study
+from vvlm_ray.study.records import finished_record, write_record
+from vvlm_ray.study.trials import Trial
+
+VERSIONS = ("vvlm-ray", "torch", "transformers", "ray", "lmms-eval")
+
+
+def finetune_and_evaluate(config: dict[str, Any]) -> None:
+    """One rank of one trial; `config` holds `study_root`, `sweep_file` and the trial as a dict."""
+    import ray.train
+    import torch
+
+    from vvlm_ray.evaluation.evaluate import evaluate
+    from vvlm_ray.training.loop import finetune
+
+    start = time.monotonic()
+    folder, study = open_study(config["study_root"])
+    trial = Trial(**config["trial"])
+    context = ray.train.get_context()
+    if study.resources.gpus_per_worker == 0:
+        torch.set_num_threads(max(1, int(study.resources.cpus_per_worker)))
+    torch.manual_seed(trial.seed)
+
+    load = _Loader(folder, study, Path(config["sweep_file"]), trial)
+    model, tokenizer, preprocessor = load.model()
+    load.check_cost(model)
+    dataset, collator = load.dataset(tokenizer, preprocessor)
+    settings = load.finetune_settings()
+
+    with track(folder, study, trial, is_writer=context.get_world_rank() == 0) as log:
+        trained = finetune(
+            model,
+            dataset,
+            collator,
+            settings,
+            on_step=lambda step: log({f"train/{k}": v for k, v in asdict(step).items()}),
+            save_checkpoint=_save_checkpoint,
+            resume_from=_resume_from(),
+        )
+        result = evaluate(
+            model,
+            tokenizer,
+            preprocessor,
+            tasks=study.evaluation.tasks,
+            num_frames=trial.num_frames,
+            batch_size=study.evaluation.batch_size,
+            limit=study.evaluation.limit,
+            task_folders=load.local_tasks(),
+            max_unreadable_share=study.evaluation.max_unreadable_share,
+        )
+        if context.get_world_rank() != 0:
+            return
+        record = finished_record(
+            trial,
+            result.scores,
+            {
+                "seconds": time.monotonic() - start,
+                "finetune_seconds": trained.seconds,
+                "evaluate_seconds": result.seconds,
+                "final_loss": trained.mean_loss_last_tenth,
+                "num_steps": trained.num_steps,
+                "num_examples_seen": trained.num_examples_seen,
+                "num_unreadable": trained.num_unreadable + result.num_unreadable,
+                "unreadable": [[str(path), reason] for path, reason in trained.unreadable],
+                "num_questions": result.num_questions,
+                "examples_per_second": trained.examples_per_second,
+                "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+                "num_workers": context.get_world_size(),
+            }
+            | {name.replace("-", "_") + "_version": version(name) for name in VERSIONS},
+        )
+        log({f"eval/{task}": score for task, score in result.scores.items()} | {"eval/avg": record["avg"]})
+        write_record(folder, record)
+
+
+class _Loader:
+    """Everything of one trial that is read from disk, by the names of the sweep file."""
+
+    def __init__(self, folder: StudyFolder, study: Study, sweep_file: Path, trial: Trial):
+        self.folder, self.study, self.trial = folder, study, trial
+        self.backbone = study.backbones[trial.backbone]
+        self.path = lambda raw: folder.resolve(raw, sweep_file)
+
+    def model(self) -> tuple[Any, Any, Any]:
+        """The model from its backbone, its tokenizer, and the preprocessor of its vision tower."""
+        from transformers import AutoTokenizer
+
+        from vvlm_ray.model.preprocess import ImagePreprocessor
+        from vvlm_ray.model.prompts import video_token_id
+        from vvlm_ray.model.video_vlm import VideoVLM
+
+        lm, vision = self.path(self.backbone.lm), self.path(self.backbone.vision)
+        tokenizer = AutoTokenizer.from_pretrained(lm)
+        model = VideoVLM.from_backbones(
+            vision,
+            lm,
+            tokens_per_frame=self.trial.tokens_per_frame,
+            projector=self.path(self.backbone.projector) if self.backbone.projector else None,
+            pooling=self.study.finetune.pooling,
+            video_token_id=video_token_id(tokenizer),
+        )
+        return model, tokenizer, ImagePreprocessor.from_pretrained(vision)
+
+    def check_cost(self, model: Any) -> None:
+        """Hold the counts of the sweep file (Eq. 1) against the model: a cost of another model is a false answer.
+
+        The paper's own constants are nominal (1, 2.8 and 7.5 billion; 0.43 billion), so 5 % is let pass; its
+        x_W of 768 for a tower that emits 729 stays within 6 %.
+        """
+        from vvlm_ray.errors import UserError
+        from vvlm_ray.model.video_vlm import count_parameters, vision_tokens
+
+        counts = count_parameters(model)
+        for key, stated, true in (
+            (f"backbones.{self.trial.backbone}.lm_params", self.backbone.lm_params, counts["lm_params"]),
+            ("cost.vision_params", self.study.cost.vision_params, counts["vision_params"]),
+            ("cost.vision_tokens", self.study.cost.vision_tokens, vision_tokens(model)),
+        ):
+            if abs(stated - true) > 0.06 * true:
+                raise UserError(f"{key} is {stated:,.0f} in the sweep file and {true:,} in the model; correct the file")
+
+    def dataset(self, tokenizer: Any, preprocessor: Any) -> tuple[Any, Any]:
+        """The trial's subset of the mixture."""
+        from vvlm_ray.data.dataset import Collator, VideoInstructionDataset
+        from vvlm_ray.data.examples import load_examples, nested_subset
+
+        sources = {
+            name: load_examples(self.path(s.path), self.path(s.video_root), source=name)
+            for name, s in self.study.data.sources.items()
+        }
+        dataset = VideoInstructionDataset(
+            nested_subset(sources, self.trial.num_examples, self.trial.seed),
+            tokenizer=tokenizer,
+            preprocessor=preprocessor,
+            num_frames=self.trial.num_frames,
+            tokens_per_frame=self.trial.tokens_per_frame,
+        )
+        return dataset, Collator(tokenizer.pad_token_id)
+
+    def finetune_settings(self) -> Any:
+        from vvlm_ray.training.settings import FinetuneSettings
+
+        f, r = self.study.finetune, self.study.resources
+        return FinetuneSettings(
+            batch_size=f.batch_size,
+            lr=self.backbone.lr or f.lr,
+            vision_lr=self.backbone.vision_lr or f.vision_lr,
+            weight_decay=f.weight_decay,
+            warmup_fraction=f.warmup_fraction,
+            epochs=f.epochs,
+            precision=f.precision,
+            micro_batch_size=r.micro_batch_size,
+            gradient_checkpointing=r.gradient_checkpointing,
+            sharding=r.sharding,
+            num_loader_workers=r.num_loader_workers,
+            checkpoint_every_seconds=r.checkpoint_every_seconds,
+            max_unreadable_share=self.study.data.max_unreadable_share,
+            seed=self.trial.seed,
+        )
+
+    def local_tasks(self) -> list[Path]:
+        """The folders of the study's own lmms-eval tasks, written below the trial so that no two trials share one."""
+        from vvlm_ray.evaluation.evaluate import write_local_task
+
+        target = self.folder.trial(self.trial.trial_id) / "tasks"
+        for name, task in self.study.evaluation.local.items():
+            write_local_task(target, name, self.path(task.questions), self.path(task.video_root))
+        return [target] if self.study.evaluation.local else []
+
+
+def _save_checkpoint(folder: Path) -> None:
+    """Hand a checkpoint to Ray Train, which copies it to the study's storage; called on every rank."""
+    import ray.train
+
+    ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _resume_from() -> Path | None:
+    """The checkpoint that an earlier start of this trial left, as a local folder."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    return Path(checkpoint.to_directory()) if checkpoint else None

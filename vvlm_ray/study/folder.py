@@ -1,0 +1,119 @@
+"""A study's folder, `<storage>/<name>/`: where everything that a study is and has found is kept.
+
+    sweep.yaml                  the sweep file as run
+    assets/                     what the study made for itself (synthetic benchmark, backbones, projectors)
+    trials/<trial_id>/          record.json, checkpoints and logs of one trial
+    records.csv, records.parquet   the records collected
+    fits/, report/              what was computed and drawn from them
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vvlm_ray.errors import UserError
+from vvlm_ray.study.config import STUDY_PREFIX, Study, load_sweep
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The paths below one study's root."""
+
+    root: Path
+
+    @property
+    def sweep_file(self) -> Path:
+        return self.root / "sweep.yaml"
+
+    @property
+    def assets(self) -> Path:
+        return self.root / "assets"
+
+    @property
+    def trials(self) -> Path:
+        return self.root / "trials"
+
+    @property
+    def wandb(self) -> Path:
+        return self.root / "wandb"
+
+    @property
+    def fits(self) -> Path:
+        return self.root / "fits"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def trial(self, trial_id: str) -> Path:
+        return self.trials / trial_id
+
+    def record(self, trial_id: str) -> Path:
+        return self.trial(trial_id) / "record.json"
+
+    def resolve(self, path: str, sweep_file: Path) -> Path:
+        """A path of the sweep file: `${study}/...` lies below this folder, a relative one beside the sweep file."""
+        if path.startswith(STUDY_PREFIX):
+            return self.root / path.removeprefix(STUDY_PREFIX).lstrip("/")
+        return (sweep_file.parent / Path(path).expanduser()).resolve()
+
+    def adopt(self, sweep_file: Path) -> Study:
+        """Check that this folder belongs to the sweep file's study, keep a copy of the file, and return the study.
+
+        An extended or edited sweep of the same name may go on in the folder (trials are told apart by their ids);
+        the previous file is kept beside it as sweep.previous.yaml.
+
+        Raises:
+            UserError: the sweep file is wrong, or the folder holds another study.
+        """
+        study = load_sweep(sweep_file)
+        if self.sweep_file.exists():
+            existing = load_sweep(self.sweep_file)
+            if existing.name != study.name:
+                raise UserError(
+                    f"{self.root} holds the study {existing.name!r}, not {study.name!r} of {sweep_file}; "
+                    "choose another --storage or name. Nothing was changed."
+                )
+            if existing != study:
+                shutil.copyfile(self.sweep_file, self.root / "sweep.previous.yaml")
+        elif self.trials.exists():
+            raise UserError(f"{self.root} has trials but no sweep.yaml, so it is not clear whose they are; move it away")
+        if sweep_file.resolve() != self.sweep_file.resolve():
+            write_atomically(self.sweep_file, sweep_file.read_text())
+        return study
+
+
+def open_study(path: str | Path) -> tuple[StudyFolder, Study]:
+    """An existing study folder and its study.
+
+    Raises:
+        UserError: the folder is not one of a study.
+    """
+    folder = StudyFolder(Path(path))
+    if not folder.sweep_file.exists():
+        raise UserError(f"{path}: not a study's folder (no sweep.yaml in it); `vvlm-ray run SWEEP.yaml` makes one")
+    return folder, load_sweep(folder.sweep_file)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or a crash at any moment, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomically` of JSON; NaN is refused, since a number that is not one must not pass for a result."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
