@@ -1,0 +1,39 @@
+# make quickstart   the whole pipeline, small and real, on this machine
+# make test         the tests
+# make venv         only the set-up, in .venv (the other two call it)
+#
+# With an NVIDIA GPU the set-up takes the CUDA build of torch; without one, the versions in constraints-cpu.txt.
+# TORCH_INDEX may name a package index with CPU builds of torch, which saves gigabytes of CUDA libraries.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+GPU := $(shell nvidia-smi -L 2>/dev/null)
+
+.PHONY: quickstart test venv lint clean
+
+quickstart: venv
+	$(BIN)/vvlm-ray quickstart
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+venv: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints-cpu.txt
+	$(PYTHON) -m venv $(VENV)
+ifneq ($(GPU),)
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+else
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints-cpu.txt -e '.[dev]'
+# torchvision's usual wheel is linked to CUDA; beside a CPU build of torch it fails to import and takes
+# transformers' model imports with it. lmms-eval asks for it and runs without.
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision
+endif
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,58 @@
+"""The console script `vvlm-ray`: a thin group whose commands are imported only when they are called."""
+
+import importlib
+
+import click
+
+# command -> module that defines a click command of that name
+COMMANDS = {
+    "quickstart": "operate",
+    "plan": "operate",
+    "run": "operate",
+    "status": "operate",
+    "doctor": "doctor",
+    "report": "report",
+    "fit": "analyse",
+    "compare": "analyse",
+    "frontier": "analyse",
+    "elasticity": "analyse",
+    "recommend": "analyse",
+}
+
+
+class LazyGroup(click.Group):
+    """Lists the commands from COMMANDS and imports one module when one is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"vvlm_ray.commands.{COMMANDS[name]}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, HELP[name]) for name in COMMANDS])
+
+
+# One line each, here so that --help need not import the commands.
+HELP = {
+    "quickstart": "the whole pipeline, small and real, on this machine",
+    "plan": "trials, cost, schedule and problems of a sweep; spends nothing",
+    "run": "start or resume a sweep on Ray",
+    "status": "what is done, running, waiting and failed in a study",
+    "doctor": "what is installed, what is broken, what to do",
+    "report": "all tables and figures of a study",
+    "fit": "one scaling law to a table of runs",
+    "compare": "all scaling laws side by side, by cross-validation and extrapolation",
+    "frontier": "the compute-optimal configuration at each budget",
+    "elasticity": "how the optimum moves with the number of finetuning examples",
+    "recommend": "the configuration to deploy, its expected error and how sure that is",
+}
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vvlm-ray")
+def main() -> None:
+    """Find the best video vision language model for an inference budget."""

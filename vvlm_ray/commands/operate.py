@@ -1,0 +1,174 @@
+"""Commands that make records: quickstart, plan, run, status."""
+
+import json
+from pathlib import Path
+
+import click
+
+from vvlm_ray.commands.errors import UserErrorCommand
+
+storage_option = click.option(
+    "--storage",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("studies"),
+    show_default=True,
+    envvar="VVLM_RAY_STORAGE",
+    help="folder that holds the studies' folders",
+)
+sweep_argument = click.argument("sweep", type=click.Path(path_type=Path, dir_okay=False))
+json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
+
+
+@click.command(cls=UserErrorCommand)
+@sweep_argument
+@storage_option
+@click.option("--slots", type=float, default=8, show_default=True, help="GPUs (or CPUs, without GPUs) to plan for")
+@json_option
+def plan(sweep: Path, storage: Path, slots: float, as_json: bool) -> None:
+    """Trials, cost, schedule and problems of the SWEEP file. Nothing is started and nothing is written."""
+    print_plan(sweep, storage, slots, as_json)
+
+
+@click.command(cls=UserErrorCommand)
+@sweep_argument
+@storage_option
+@click.option("--address", help="address of a Ray cluster; default: RAY_ADDRESS, else Ray on this machine")
+@click.option("--slots", type=float, help="GPUs (or CPUs, without GPUs) to use at once; default: all that Ray has")
+@click.option("--dry-run", is_flag=True, help="print the plan and stop")
+def run(sweep: Path, storage: Path, address: str | None, slots: float | None, dry_run: bool) -> None:
+    """Start the study of the SWEEP file, or resume it: what is finished is not repeated."""
+    if dry_run:
+        print_plan(sweep, storage, slots or 8, as_json=False)
+        return
+    run_and_answer(sweep, storage, address, slots)
+
+
+@click.command(cls=UserErrorCommand)
+@storage_option
+def quickstart(storage: Path) -> None:
+    """The whole pipeline, small and real, on this machine: about 30 finetuning runs and the frontier they give."""
+    run_and_answer(Path(__file__).parents[2] / "sweeps" / "quickstart.yaml", storage, None, None)
+
+
+@click.command(cls=UserErrorCommand)
+@click.argument("study", type=click.Path(path_type=Path, file_okay=False))
+@json_option
+def status(study: Path, as_json: bool) -> None:
+    """What is done, waiting and failed (and why) in the STUDY folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from vvlm_ray.study.folder import open_study
+    from vvlm_ray.study.plan import trial_seconds
+    from vvlm_ray.study.records import read_record
+    from vvlm_ray.study.trials import expand
+
+    folder, settings = open_study(study)
+    rows = []
+    for trial in expand(settings):
+        record = read_record(folder, trial.trial_id)
+        rows.append(
+            {
+                **trial.to_dict(),
+                "status": record["status"] if record else "waiting",
+                "avg": record.get("avg") if record else None,
+                "seconds": record.get("seconds") if record else None,
+                "expected_seconds": trial_seconds(settings, trial),
+                "reason": record.get("reason") if record else None,
+            }
+        )
+    if as_json:
+        click.echo(json.dumps({"study": settings.name, "trials": rows}, indent=2))
+        return
+    table = Table(title=f"study {settings.name}", title_justify="left")
+    for column in ("trial", "sweep", "configuration", "status", "score", "seconds", "reason"):
+        table.add_column(column)
+    for trial, row in zip(expand(settings), rows, strict=True):
+        table.add_row(
+            trial.trial_id,
+            trial.sweep,
+            trial.label,
+            row["status"],
+            "" if row["avg"] is None else f"{row['avg']:.1f}",
+            f"{row['seconds']:.0f}" if row["seconds"] else f"~{row['expected_seconds']:.0f}",
+            (row["reason"] or "").splitlines()[0] if row["reason"] else "",
+        )
+    Console().print(table)
+    counts = {s: sum(r["status"] == s for r in rows) for s in ("finished", "failed", "waiting")}
+    click.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+def run_and_answer(sweep: Path, storage: Path, address: str | None, slots: float | None) -> None:
+    """Run a study; then, if its file asks a question, answer it in words and pictures."""
+    from vvlm_ray.orchestration.run import run_study
+    from vvlm_ray.study.folder import open_study
+
+    try:
+        outcome = run_study(sweep, storage, address=address, num_slots=slots)
+    except KeyboardInterrupt:
+        click.echo("\nStopped. Nothing finished is lost; the same command goes on from here.", err=True)
+        raise SystemExit(130) from None
+    click.echo(f"{outcome.num_finished}/{outcome.num_trials} trials finished, in {outcome.seconds:.0f} s this time.")
+    for trial_id, reason in outcome.failed.items():
+        click.echo(f"failed: {trial_id}: {reason.splitlines()[0] if reason else 'no reason given'}", err=True)
+    if outcome.num_finished == 0:
+        raise SystemExit(1)
+    from vvlm_ray.study.config import load_sweep
+
+    folder, study = open_study(storage / load_sweep(sweep).name)
+    if study.answer:
+        from vvlm_ray.report.answer import answer
+
+        click.echo(answer(folder, study))
+    if outcome.failed:
+        raise SystemExit(1)
+
+
+def print_plan(sweep: Path, storage: Path, slots: float, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from vvlm_ray.study.config import load_sweep
+    from vvlm_ray.study.folder import StudyFolder
+    from vvlm_ray.study.plan import make_plan, plan_table
+
+    study = load_sweep(sweep)
+    made = make_plan(study, sweep, StudyFolder(storage / study.name), slots)
+    rows = plan_table(study, made)
+    totals = {
+        "trials": len(rows),
+        "finished": len(made.finished),
+        "training_flops": sum(r["training_flops"] for r in rows),
+        "gpu_hours": sum(r["gpu_hours"] for r in rows),
+        "slots": made.num_slots,
+        "makespan_seconds": made.makespan_seconds,
+    }
+    if as_json:
+        click.echo(json.dumps({"trials": rows, "totals": totals, "problems": made.problems}, indent=2))
+        return
+    table = Table(title=f"plan of {study.name}", title_justify="left")
+    for column in ("trial", "sweep", "LM", "frames", "tokens/frame", "n", "inference", "training", "hours", ""):
+        table.add_column(column, justify="left" if column in ("trial", "sweep", "") else "right")
+    for r in rows:
+        table.add_row(
+            r["trial_id"],
+            r["sweep"],
+            f"{r['lm_params']:,}",
+            str(r["num_frames"]),
+            str(r["tokens_per_frame"]),
+            f"{r['num_examples']:,}",
+            f"{r['inference_flops']:.2e}",
+            f"{r['training_flops']:.2e}",
+            f"{r['gpu_hours']:.2f}",
+            "finished" if r["finished"] else "",
+        )
+    Console().print(table)
+    click.echo(
+        f"{totals['trials']} trials ({totals['finished']} finished), {totals['training_flops']:.2e} training FLOPs, "
+        f"{totals['gpu_hours']:.1f} GPU- or CPU-hours; {totals['makespan_seconds'] / 3600:.1f} h "
+        f"on {totals['slots']:g} slots"
+    )
+    for problem in made.problems:
+        click.echo(f"problem: {problem}", err=True)
+    if made.problems:
+        raise SystemExit(2)
