@@ -1,0 +1,181 @@
+"""A tiny video VLM that really answers: it is trained, in two seconds, to say which colour a clip has.
+
+Clips are one plain colour each, as real mp4 files, so that a right pipeline scores 100 and any mistake in it
+(wrong video, wrong prompt, wrong answer's place) does not.
+"""
+
+import json
+
+import av
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, PreTrainedTokenizerFast, SiglipVisionConfig
+
+from vvlm_ray.model.preprocess import ImagePreprocessor
+from vvlm_ray.model.prompts import encode_conversation, video_token_id
+from vvlm_ray.model.video_vlm import VideoVLM, VideoVLMConfig
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "grey": (128, 128, 128)}
+LETTERS = dict(zip(COLOURS, "ABCD", strict=True))
+NUM_FRAMES = 3
+IMAGE_SIZE = 16
+CLIP_SIZE = 32  # decord cannot read clips narrower than that
+QUESTIONS = {"which colour ?": LETTERS, "name it": {name: name for name in COLOURS}}
+
+
+def write_clip(path, colour, num_frames=8, rate=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame = np.full((CLIP_SIZE, CLIP_SIZE, 3), COLOURS[colour], dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "threads": "1"})
+        stream.height, stream.width, stream.pix_fmt = CLIP_SIZE, CLIP_SIZE, "yuv420p"
+        for _ in range(num_frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def build_tokenizer():
+    words = [
+        "which",
+        "colour",
+        "?",
+        "name",
+        "it",
+        "A",
+        "B",
+        "C",
+        "D",
+        "E",
+        "red",
+        "green",
+        "blue",
+        "grey",
+        "Option",
+        ".",
+        ":",
+        "yes",
+        "no",
+    ]
+    special = ["<pad>", "<unk>", "<video>", "<user>", "<assistant>", "<end>"]
+    vocabulary = {word: index for index, word in enumerate([*special, *words])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<end>",
+        additional_special_tokens=["<video>", "<user>", "<assistant>"],
+        chat_template=(
+            "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '<end>' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+        ),
+    )
+
+
+def build_model(tokenizer, seed=0):
+    torch.manual_seed(seed)
+    vision = SiglipVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=IMAGE_SIZE,
+        patch_size=8,
+        vision_use_head=False,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    config = VideoVLMConfig(
+        vision_config=vision,
+        text_config=text,
+        tokens_per_frame=4,
+        video_token_id=video_token_id(tokenizer),
+        vision_select_layer=-1,
+    )
+    return VideoVLM(config)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def preprocessor():
+    return ImagePreprocessor(size=IMAGE_SIZE)
+
+
+@pytest.fixture(scope="session")
+def untrained(tokenizer):
+    return build_model(tokenizer).eval()
+
+
+@pytest.fixture(scope="session")
+def model(tokenizer, preprocessor):
+    """Trained until it knows all (colour, question) pairs; fails here if it does not."""
+    model = build_model(tokenizer)
+    rows = [(colour, question) for question in QUESTIONS for colour in COLOURS]
+    encoded = [
+        encode_conversation(tokenizer, [("user", question), ("assistant", QUESTIONS[question][colour])], NUM_FRAMES * 4)
+        for colour, question in rows
+    ]
+    length = max(len(ids) for ids, _ in encoded)
+    pad = tokenizer.pad_token_id
+    ids = torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in encoded])
+    labels = torch.tensor([labels + [-100] * (length - len(labels)) for _, labels in encoded])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row, _ in encoded])
+    shape = (NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
+    rng = np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    for _ in range(60):
+        frames = [
+            np.clip(np.full(shape, COLOURS[colour]) + rng.integers(-12, 13, 3), 0, 255).astype(np.uint8)
+            for colour, _ in rows
+        ]
+        pixels = torch.stack([preprocessor(clip) for clip in frames])
+        loss = model(input_ids=ids, attention_mask=mask, pixel_values=pixels, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.02, "the fixture's training did not converge"
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """Twelve clips, `clips[i]` = (path, colour)."""
+    folder = tmp_path_factory.mktemp("clips")
+    found = []
+    for index in range(12):
+        colour = list(COLOURS)[index % 4]
+        path = folder / f"{index}.mp4"
+        write_clip(path, colour, num_frames=2 + index)
+        found.append((path, colour))
+    return found
+
+
+@pytest.fixture
+def questions(clips, tmp_path):
+    """A JSONL of two questions per clip."""
+    rows = [
+        {"id": f"{path.stem}-{number}", "video": path.name, "question": text, "answer": answers[colour]}
+        for path, colour in clips
+        for number, (text, answers) in enumerate(QUESTIONS.items())
+    ]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
