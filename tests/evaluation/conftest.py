@@ -37,27 +37,7 @@ def write_clip(path, colour, num_frames=8, rate=8):
 
 
 def build_tokenizer():
-    words = [
-        "which",
-        "colour",
-        "?",
-        "name",
-        "it",
-        "A",
-        "B",
-        "C",
-        "D",
-        "E",
-        "red",
-        "green",
-        "blue",
-        "grey",
-        "Option",
-        ".",
-        ":",
-        "yes",
-        "no",
-    ]
+    words = ["which", "colour", "?", "name", "it", "yes", "no", *"ABCDE", *COLOURS]
     special = ["<pad>", "<unk>", "<video>", "<user>", "<assistant>", "<end>"]
     vocabulary = {word: index for index, word in enumerate([*special, *words])}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -153,6 +133,12 @@ def model(tokenizer, preprocessor):
         optimizer.step()
     assert loss.item() < 0.02, "the fixture's training did not converge"
     return model.eval()
+
+
+@pytest.fixture
+def parts(model, tokenizer, preprocessor):
+    """What `evaluate` takes first."""
+    return model, tokenizer, preprocessor
 
 
 @pytest.fixture(scope="session")

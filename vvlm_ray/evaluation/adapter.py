@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 
 from vvlm_ray.data.frames import UnreadableVideo, read_frames
@@ -120,30 +121,27 @@ class VideoVLMAdapter(lmms):
                 answers[question.index] = UNREADABLE_ANSWER
         return answers
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """(loss, is greedy) of each request's continuation as the assistant's whole answer.
 
         lmms-eval takes the option of the *smallest* value: this is the mean negative log-likelihood of the
-        answer's tokens and its end token, as its LLaVA models return it.
+        answer's tokens and its end token, as its LLaVA models return it. None of the eight benchmarks needs it.
         """
         asked = self._resolve(requests, self._option)
         losses = [(float("nan"), False)] * len(requests)
         for batch, pixel_values in self._batches(asked):
-            rows = answer_losses(
-                self.model,
-                [question.ids for question in batch],
-                [question.labels for question in batch],
-                pixel_values,
-            )
-            for question, row in zip(batch, rows, strict=True):
+            ids, labels = [question.ids for question in batch], [question.labels for question in batch]
+            for question, row in zip(batch, answer_losses(self.model, ids, labels, pixel_values), strict=True):
                 losses[question.index] = row
         self._check_unreadable(asked)
-        if self._unreadable:
+        if self.num_unreadable:
             raise EvaluationFailed(
-                f"{next(iter(self._unreadable))}: unreadable, and tasks scored by likelihood cannot leave "
-                "questions out; repair or remove the video"
+                f"{asked[0].task}: {self.num_unreadable} options have a video that cannot be read, and tasks scored "
+                "by likelihood cannot leave questions out; repair the videos or take their questions out"
             )
-        return losses
+        # lmms-eval 0.7.3 turns bare pairs into text ("(0.3, True)"), which its scoring then fails on; what stands
+        # in a GenerationResult passes unchanged.
+        return [GenerationResult(pair) for pair in losses]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not a thing a model of one video and one question can do; none of the eight benchmarks asks."""
