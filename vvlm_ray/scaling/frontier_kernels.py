@@ -1,0 +1,65 @@
+"""The compiled search over a cost-sorted grid: every budget, every data size, median and members in one pass.
+
+Member m predicts v_m(p) = fixed[m, p] + shrinking[m, p] n^-decay[m]. The running best of the median is exact
+without taking every median: a point whose median is below the best has at least half of its members below it,
+so points with fewer are passed over after a count, and only the rest are sorted.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+from vvlm_ray.scaling.bagging import num_cores
+
+
+def search(fixed, shrinking, decay, ends, sizes, threads=None):
+    """Best positions for S sizes and B budgets, where budget b affords points [0, ends[b]): (S, B), (S, B, M)."""
+    fixed, shrinking = np.ascontiguousarray(fixed.T), np.ascontiguousarray(shrinking.T)
+    powers = np.exp(-np.log(sizes)[:, None] * decay[None, :])
+    order = np.argsort(ends, kind="stable")
+    chosen = np.empty((len(sizes), len(ends)), np.int32)
+    by_member = np.empty((len(sizes), len(ends), fixed.shape[1]), np.int32)
+
+    def one(s):
+        _search_one(fixed, shrinking, powers[s], ends[order].astype(np.int64), chosen[s], by_member[s])
+
+    with ThreadPoolExecutor(threads or num_cores()) as pool:
+        list(pool.map(one, range(len(sizes))))
+    back = np.argsort(order, kind="stable")
+    return chosen[:, back], by_member[:, back]
+
+
+@numba.njit(nogil=True, cache=True)
+def _search_one(fixed, shrinking, power, ends, chosen, by_member):
+    points, members = fixed.shape
+    value = np.empty(members)
+    best_of = np.full(members, np.inf)
+    where = np.zeros(members, np.int32)
+    best, best_at = np.inf, 0
+    half = members // 2
+    b = 0
+    for p in range(points):
+        while b < len(ends) and ends[b] <= p:
+            chosen[b] = best_at
+            by_member[b] = where
+            b += 1
+        if b == len(ends):
+            return
+        below = 0
+        for m in range(members):
+            v = fixed[p, m] + shrinking[p, m] * power[m]
+            value[m] = v
+            below += v < best
+            better = v < best_of[m]
+            best_of[m] = v if better else best_of[m]
+            where[m] = p if better else where[m]
+        if below >= half:
+            ordered = np.sort(value)
+            middle = ordered[half] if members % 2 else 0.5 * (ordered[half - 1] + ordered[half])
+            if middle < best:
+                best, best_at = middle, p
+    while b < len(ends):
+        chosen[b] = best_at
+        by_member[b] = where
+        b += 1
