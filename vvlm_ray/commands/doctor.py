@@ -12,6 +12,8 @@ from typing import Literal
 
 import click
 
+from vvlm_ray.commands.printing import print_table
+
 # Imported one by one in a process of its own, since a broken package can take the interpreter with it.
 PACKAGES = {
     "torch": "torch",
@@ -42,20 +44,16 @@ class Finding:
 @click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 def doctor(as_json: bool) -> None:
     """What is installed, what is broken, what to do. Exit code 1 if something is broken."""
-    from rich.console import Console
-    from rich.table import Table
-
     findings = list(examine())
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=2))
     else:
-        table = Table(box=None)
-        for column in ("", "what", "", "what to do"):
-            table.add_column(column)
-        marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}
-        for f in findings:
-            table.add_row(marks[f.status], f.what, f.text, f.advice)
-        Console().print(table)
+        print_table(
+            "",
+            ("", "what", "found", "what to do"),
+            [(f.status, f.what, f.text, f.advice) for f in findings],
+            text=("", "what", "found", "what to do"),
+        )
     if any(f.status == "broken" for f in findings):
         raise SystemExit(1)
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import click
 
-from vvlm_ray.commands.errors import UserErrorCommand
+from vvlm_ray.commands.errors import Command
+from vvlm_ray.commands.printing import print_table
+from vvlm_ray.units import duration, si
 
 storage_option = click.option(
     "--storage",
@@ -19,7 +21,7 @@ sweep_argument = click.argument("sweep", type=click.Path(path_type=Path, dir_oka
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
 
-@click.command(cls=UserErrorCommand)
+@click.command(cls=Command)
 @sweep_argument
 @storage_option
 @click.option("--slots", type=float, default=8, show_default=True, help="GPUs (or CPUs, without GPUs) to plan for")
@@ -29,7 +31,7 @@ def plan(sweep: Path, storage: Path, slots: float, as_json: bool) -> None:
     print_plan(sweep, storage, slots, as_json)
 
 
-@click.command(cls=UserErrorCommand)
+@click.command(cls=Command)
 @sweep_argument
 @storage_option
 @click.option("--address", help="address of a Ray cluster; default: RAY_ADDRESS, else Ray on this machine")
@@ -43,21 +45,18 @@ def run(sweep: Path, storage: Path, address: str | None, slots: float | None, dr
     run_and_answer(sweep, storage, address, slots)
 
 
-@click.command(cls=UserErrorCommand)
+@click.command(cls=Command)
 @storage_option
 def quickstart(storage: Path) -> None:
     """The whole pipeline, small and real, on this machine: about 30 finetuning runs and the frontier they give."""
     run_and_answer(Path(__file__).parents[2] / "sweeps" / "quickstart.yaml", storage, None, None)
 
 
-@click.command(cls=UserErrorCommand)
+@click.command(cls=Command)
 @click.argument("study", type=click.Path(path_type=Path, file_okay=False))
 @json_option
 def status(study: Path, as_json: bool) -> None:
     """What is done, waiting and failed (and why) in the STUDY folder."""
-    from rich.console import Console
-    from rich.table import Table
-
     from vvlm_ray.study.folder import open_study
     from vvlm_ray.study.plan import trial_seconds
     from vvlm_ray.study.records import read_record
@@ -80,20 +79,23 @@ def status(study: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"study": settings.name, "trials": rows}, indent=2))
         return
-    table = Table(title=f"study {settings.name}", title_justify="left")
-    for column in ("trial", "sweep", "configuration", "status", "score", "seconds", "reason"):
-        table.add_column(column)
-    for trial, row in zip(expand(settings), rows, strict=True):
-        table.add_row(
-            trial.trial_id,
-            trial.sweep,
-            trial.label,
-            row["status"],
-            "" if row["avg"] is None else f"{row['avg']:.1f}",
-            f"{row['seconds']:.0f}" if row["seconds"] else f"~{row['expected_seconds']:.0f}",
-            (row["reason"] or "").splitlines()[0] if row["reason"] else "",
-        )
-    Console().print(table)
+    print_table(
+        f"study {settings.name}",
+        ("trial", "sweep", "configuration", "status", "score", "time", "reason"),
+        [
+            (
+                row["trial_id"],
+                row["sweep"],
+                trial.label,
+                row["status"],
+                "" if row["avg"] is None else f"{row['avg']:.1f}",
+                duration(row["seconds"]) if row["seconds"] else f"~{duration(row['expected_seconds'])}",
+                (row["reason"] or " ").splitlines()[0],
+            )
+            for trial, row in zip(expand(settings), rows, strict=True)
+        ],
+        text=("trial", "sweep", "configuration", "status", "reason"),
+    )
     counts = {s: sum(r["status"] == s for r in rows) for s in ("finished", "failed", "waiting")}
     click.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
 
@@ -125,9 +127,6 @@ def run_and_answer(sweep: Path, storage: Path, address: str | None, slots: float
 
 
 def print_plan(sweep: Path, storage: Path, slots: float, as_json: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from vvlm_ray.study.config import load_sweep
     from vvlm_ray.study.folder import StudyFolder
     from vvlm_ray.study.plan import make_plan, plan_table
@@ -146,27 +145,30 @@ def print_plan(sweep: Path, storage: Path, slots: float, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"trials": rows, "totals": totals, "problems": made.problems}, indent=2))
         return
-    table = Table(title=f"plan of {study.name}", title_justify="left")
-    for column in ("trial", "sweep", "LM", "frames", "tokens/frame", "n", "inference", "training", "hours", ""):
-        table.add_column(column, justify="left" if column in ("trial", "sweep", "") else "right")
-    for r in rows:
-        table.add_row(
-            r["trial_id"],
-            r["sweep"],
-            f"{r['lm_params']:,}",
-            str(r["num_frames"]),
-            str(r["tokens_per_frame"]),
-            f"{r['num_examples']:,}",
-            f"{r['inference_flops']:.2e}",
-            f"{r['training_flops']:.2e}",
-            f"{r['gpu_hours']:.2f}",
-            "finished" if r["finished"] else "",
-        )
-    Console().print(table)
+    print_table(
+        f"plan of {study.name}",
+        ("trial", "sweep", "LM", "frames", "tokens/frame", "n", "inference FLOPs", "training FLOPs", "time", ""),
+        [
+            (
+                r["trial_id"],
+                r["sweep"],
+                si(r["lm_params"]),
+                str(r["num_frames"]),
+                str(r["tokens_per_frame"]),
+                f"{r['num_examples']:,}",
+                si(r["inference_flops"]),
+                si(r["training_flops"]),
+                duration(3600 * r["gpu_hours"] / (r["gpus"] or 1)),
+                "finished" if r["finished"] else "",
+            )
+            for r in rows
+        ],
+        text=("trial", "sweep", ""),
+    )
     click.echo(
-        f"{totals['trials']} trials ({totals['finished']} finished), {totals['training_flops']:.2e} training FLOPs, "
-        f"{totals['gpu_hours']:.1f} GPU- or CPU-hours; {totals['makespan_seconds'] / 3600:.1f} h "
-        f"on {totals['slots']:g} slots"
+        f"{totals['trials']} trials ({totals['finished']} finished), {si(totals['training_flops'], 'FLOPs')} of training, "
+        f"{totals['gpu_hours']:,.1f} slot-hours; about {duration(totals['makespan_seconds'])} "
+        f"on {totals['slots']:g} slots (GPUs, or CPUs where trials use none)"
     )
     for problem in made.problems:
         click.echo(f"problem: {problem}", err=True)

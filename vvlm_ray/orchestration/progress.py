@@ -12,6 +12,7 @@ from rich.text import Text
 
 from vvlm_ray.orchestration.searcher import FAILURE_KEY
 from vvlm_ray.study.schedule import Job
+from vvlm_ray.units import duration
 
 MAX_RUNNING_ROWS = 12
 
@@ -75,7 +76,7 @@ class Progress(Callback):
 
     def _counts(self) -> str:
         done, total = self._num_before + len(self._done), self._num_before + len(self._jobs)
-        return f"[{time.monotonic() - self._begin:5.0f} s] {done}/{total} done, {_duration(self.seconds_left)} left"
+        return f"[{time.monotonic() - self._begin:5.0f} s] {done}/{total} done, {duration(self.seconds_left)} left"
 
     @property
     def seconds_left(self) -> float:
@@ -94,18 +95,10 @@ class Progress(Callback):
             Text(f"{done}/{total} done"),
             Text(f"{len(self._started)} running"),
             Text(f"{len(self._failed)} failed", style="red" if self._failed else "dim"),
-            Text(f"{_duration(self.seconds_left)} left", style="bold"),
+            Text(f"{duration(self.seconds_left)} left", style="bold"),
         )
         rows = Table.grid(padding=(0, 2))
         now = time.monotonic()
         for job_id, start in list(self._started.items())[:MAX_RUNNING_ROWS]:
-            rows.add_row("  ", self._label(job_id), Text(_duration(now - start), style="dim"))
+            rows.add_row("  ", self._label(job_id), Text(duration(now - start), style="dim"))
         return Group(head, rows)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

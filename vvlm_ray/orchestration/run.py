@@ -44,7 +44,9 @@ class Outcome:
     seconds: float
 
 
-def run_study(sweep_file: Path, storage: Path, *, address: str | None = None, num_slots: float | None = None) -> Outcome:
+def run_study(
+    sweep_file: Path, storage: Path, *, address: str | None = None, num_slots: float | None = None
+) -> Outcome:
     """Start or resume the study of a sweep file in `<storage>/<name>/`.
 
     Args:

@@ -36,7 +36,9 @@ def track(folder: StudyFolder, study: Study, trial: Trial, *, is_writer: bool) -
         mode=mode,
         resume="allow" if mode == "online" else None,
         # Metrics only: nothing of the code, the console or the environment leaves the machine.
-        settings=wandb.Settings(console="off", silent=True, disable_git=True, x_disable_meta=True, x_disable_stats=True),
+        settings=wandb.Settings(
+            console="off", silent=True, disable_git=True, x_disable_meta=True, x_disable_stats=True
+        ),
     )
     try:
         yield run.log
