@@ -106,33 +106,40 @@ def untrained(tokenizer):
 
 @pytest.fixture(scope="session")
 def model(tokenizer, preprocessor):
-    """Trained until it knows all (colour, question) pairs; fails here if it does not."""
+    """Trained until it names the colour when asked to "name it", and else, whatever the text, says its letter."""
     model = build_model(tokenizer)
-    rows = [(colour, question) for question in QUESTIONS for colour in COLOURS]
-    encoded = [
-        encode_conversation(tokenizer, [("user", question), ("assistant", QUESTIONS[question][colour])], NUM_FRAMES * 4)
-        for colour, question in rows
-    ]
-    length = max(len(ids) for ids, _ in encoded)
-    pad = tokenizer.pad_token_id
-    ids = torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in encoded])
-    labels = torch.tensor([labels + [-100] * (length - len(labels)) for _, labels in encoded])
-    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row, _ in encoded])
-    shape = (NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
     rng = np.random.default_rng(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
-    for _ in range(60):
-        frames = [
-            np.clip(np.full(shape, COLOURS[colour]) + rng.integers(-12, 13, 3), 0, 255).astype(np.uint8)
-            for colour, _ in rows
-        ]
-        pixels = torch.stack([preprocessor(clip) for clip in frames])
-        loss = model(input_ids=ids, attention_mask=mask, pixel_values=pixels, labels=labels).loss
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
+    words = ["which", "colour", "?", "it", "anything", "else", *"ABCDE", *COLOURS]
+    losses = []
+    for _ in range(220):
+        asked = [" ".join(rng.choice(words, rng.integers(2, 40))) for _ in range(8)] + list(QUESTIONS) * 2
+        shown = rng.choice(list(COLOURS), len(asked))
+        answers = [QUESTIONS.get(text, LETTERS)[colour] for text, colour in zip(asked, shown, strict=True)]
+        loss = model(**training_batch(tokenizer, preprocessor, asked, answers, shown, rng)).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.02, "the fixture's training did not converge"
+        losses.append(loss.item())
+    assert max(losses[-10:]) < 0.02, "the fixture's training did not converge"
     return model.eval()
+
+
+def training_batch(tokenizer, preprocessor, asked, answers, shown, rng):  # noqa: PLR0917
+    encoded = [
+        encode_conversation(tokenizer, [("user", text), ("assistant", answer)], NUM_FRAMES * 4)
+        for text, answer in zip(asked, answers, strict=True)
+    ]
+    length = max(len(ids) for ids, _ in encoded)
+    pad = tokenizer.pad_token_id
+    frames = np.zeros((len(shown), NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)) + [[[[COLOURS[name]]]] for name in shown]
+    frames = np.clip(frames + rng.integers(-12, 13, (len(shown), 1, 1, 1, 3)), 0, 255).astype(np.uint8)
+    return {
+        "input_ids": torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in encoded]),
+        "labels": torch.tensor([labels + [-100] * (length - len(labels)) for _, labels in encoded]),
+        "attention_mask": torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids, _ in encoded]),
+        "pixel_values": torch.stack([preprocessor(clip) for clip in frames]),
+    }
 
 
 @pytest.fixture

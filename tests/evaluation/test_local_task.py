@@ -66,6 +66,13 @@ def test_nothing_is_said_or_written_and_the_training_around_it_goes_on_as_before
     assert {path.name for path in Path.cwd().iterdir()} <= {"hf", "questions.jsonl", "tasks"}
 
 
+def test_edited_questions_are_read_anew(parts, questions, clips):
+    folder = task_of(questions, clips)
+    assert run(parts, folder).scores == {"colours": 100.0}
+    questions.write_text(questions.read_text().replace('"answer": "A"', '"answer": "B"'))  # of the same length
+    assert run(parts, folder).scores == {"colours": 87.5}
+
+
 def test_limit_asks_only_the_first_questions(parts, questions, clips):
     assert run(parts, task_of(questions, clips), limit=5).num_questions == 5
 
