@@ -75,17 +75,19 @@ def _make(folder: StudyFolder, study: Study, kind: str, job_id: str) -> None:
     ray.get(task.remote(str(folder.assets.resolve()), study.synthetic.model_dump(), job_id))
 
 
-def make_benchmark(assets: str, settings: dict[str, Any], _job_id: str = "benchmark") -> None:
+def make_benchmark(assets: str, settings: dict[str, Any], _job_id: str) -> None:
     from vvlm_ray.data.synthetic import SyntheticSettings, build_synthetic
 
-    build_synthetic(Path(assets, "benchmark"), SyntheticSettings(**settings))
+    sizes = {key: settings[key] for key in ("num_train", "num_test", "seed")}
+    build_synthetic(Path(assets, "benchmark"), SyntheticSettings(**sizes))
 
 
 def make_backbone(assets: str, settings: dict[str, Any], name: str) -> None:
-    from vvlm_ray.data.synthetic import SyntheticSettings
-    from vvlm_ray.training.backbones import build_backbone
+    from vvlm_ray.training.backbones import BackboneSettings, build_backbone
 
-    build_backbone(Path(assets, "backbones"), name, SyntheticSettings(**settings))
+    build_backbone(
+        Path(assets, "backbones"), name, BackboneSettings(scale=settings["base_training"], seed=settings["seed"])
+    )
 
 
 def _reason(err: Exception) -> str:

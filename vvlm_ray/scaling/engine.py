@@ -11,9 +11,9 @@ from vvlm_ray.scaling.problem import Scaled
 # Rounds of a resample: (how many starts are kept, Gauss-Newton iterations for each); what is left is polished.
 RACE = ((48, 6), (16, 15), (6, 40))
 # Rounds of a single fit: nobody is dropped, so that the share of starts at the best objective means something.
-FULL = ((10**9, 60),)
+FULL = ((10**9, 20),)
 POLISH_ITERATIONS = 150
-POLISH_ROUNDS = 8
+POLISH_ROUNDS = 20
 
 
 def solve(scaled: Scaled, weights: np.ndarray, starts: np.ndarray, extra: np.ndarray, rounds):

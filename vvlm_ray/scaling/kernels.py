@@ -63,6 +63,12 @@ class Work(NamedTuple):
     trial: np.ndarray  # (P,)
     gram: np.ndarray  # (J, J)
     moment: np.ndarray  # (J,)
+    norm: np.ndarray  # (J,)
+    coefficient: np.ndarray  # (J,)
+    solution: np.ndarray  # (J,)
+    root: np.ndarray  # (N,) square root of the weights of the linearised problem
+    goal: np.ndarray  # (N,) its right-hand side
+    reference: np.ndarray  # (N,) what divides f in it, inverted
     reach: np.ndarray  # (E,): largest |log column| an exponent multiplies
 
 
@@ -83,7 +89,8 @@ def _work(pb):
         np.empty((atoms, runs)), np.empty(pb.level.shape[1]), np.empty((terms, runs)), np.empty(runs),
         np.empty(runs), np.empty((params, runs)), np.empty(runs), np.empty(runs),
         np.empty((params, params)), np.empty((params, params)), np.empty(params), np.empty(params),
-        np.empty(params), np.empty(params), np.empty((terms, terms)), np.empty(terms), reach,
+        np.empty(params), np.empty(params), np.empty((terms, terms)), np.empty(terms), np.empty(terms),
+        np.zeros(terms), np.zeros(terms), np.empty(runs), np.empty(runs), np.empty(runs), reach,
     )  # fmt: skip
 
 
@@ -300,85 +307,49 @@ def _fix_what_cannot_move(pb, wk, theta):
             stuck = stuck or (theta[k] >= pb.upper[e] and wk.gradient[k] < 0.0)
         if stuck:
             _fix(wk, k)
+        elif k < terms:
+            wk.scale[k] *= 1e-9  # the coefficients are solved for anew after the step: hardly any damping
 
 
 @_jit
-def _descend(pb, wk, theta, iterations, exact, tolerance):
-    """Levenberg-Marquardt from theta (changed in place); the loss there."""
-    terms = pb.term_atoms.shape[0]
-    params = len(theta)
-    loss = _loss(pb, wk, theta)
-    if not loss < math.inf:
-        return loss
-    damping = 1e-3
-    fresh = True
-    small = 0
-    second_order = exact
-    for _ in range(iterations):
-        if fresh:
-            _derivatives(pb, wk, theta, second_order)
-            _fix_what_cannot_move(pb, wk, theta)
-            fresh = False
-        if not _solve_damped(wk, damping):
-            if second_order:  # not convex here: Gauss-Newton is
-                second_order = False
-                _loss(pb, wk, theta)
-                fresh = True
-            else:
-                damping = max(10.0 * damping, 1e-8)
-                if damping > 1e12:
-                    break
-            continue
-        predicted = 0.0
-        for k in range(params):
-            limit = MAX_LOG_STEP if k < terms else MAX_LOG_STEP / wk.reach[k - terms]
-            step = min(max(wk.step[k], -limit), limit)
-            moved = theta[k] + step
-            if k >= terms:
-                moved = min(max(moved, pb.lower[k - terms]), pb.upper[k - terms])
-            elif theta[k] <= OFF:
-                moved = theta[k]
-            predicted -= wk.gradient[k] * wk.step[k]
-            wk.trial[k] = moved
-        new = _loss(pb, wk, wk.trial)
-        if new < loss or (new == loss and predicted <= tolerance * loss):
-            gain = loss - new
-            theta[:] = wk.trial
-            loss = new
-            damping = max(damping * (0.1 if gain > 0.5 * 0.5 * predicted else 0.5), 1e-15)
-            fresh = True
-            second_order = exact
-            small = small + 1 if gain <= tolerance * loss else 0
-            if loss < 1e-29 * len(pb.target) or (small >= 2 and damping < 1e-3):
-                break
-        else:
-            if predicted <= 1e-15 * loss:
-                break
-            damping = max(10.0 * damping, 1e-8)
-            if damping > 1e12:
-                break
-    return loss
+def _refer_to_data(pb, wk):
+    """Linearise the residuals at f = error."""
+    for i in range(len(pb.target)):
+        wk.goal[i] = 1.0 if pb.log_space else pb.target[i]
+        wk.root[i] = math.sqrt(pb.weight[i])
+        wk.reference[i] = 1.0 / math.exp(pb.target[i]) if pb.log_space else 1.0
 
 
 @_jit
-def _nonnegative_coefficients(pb, wk, theta):
-    """Coefficients c >= 0 that minimise sum_i w_i (f_i / y_i - 1)^2 for the exponents in theta.
+def _refer_to_fit(pb, wk):
+    """Linearise the residuals at the f of the last `_loss`."""
+    for i in range(len(pb.target)):
+        r = wk.residual[i]
+        size = abs(r)
+        weight = pb.weight[i] * (1.0 if size <= pb.huber_delta else pb.huber_delta / size)
+        wk.root[i] = math.sqrt(weight)
+        wk.goal[i] = 1.0 - r if pb.log_space else pb.target[i]
+        wk.reference[i] = 1.0 / wk.value[i] if pb.log_space else 1.0
 
-    Active set on the normal equations (Lawson and Hanson 1974). Fills the log coefficients; the value reached.
-    Terms left at zero get a small share of f instead, from where a descent can grow them.
+
+@_jit
+def _solve_coefficients(pb, wk, theta, chosen):
+    """Coefficients c >= 0 for the exponents in theta: min over c of sum_i root_i^2 (f_i reference_i - goal_i)^2.
+
+    Active set on the normal equations (Lawson and Hanson 1974), begun at the terms in `chosen`.
+    Fills the log coefficients (OFF where zero) and `chosen`; returns the value reached.
     """
     terms, runs = wk.term.shape
     _powers(pb, wk, theta)
-    column, gram, moment = wk.term, wk.gram, wk.moment
+    column, gram, moment, norm, x = wk.term, wk.gram, wk.moment, wk.norm, wk.coefficient
     total = 0.0
     for i in range(runs):
-        y = math.exp(pb.target[i]) if pb.log_space else max(pb.target[i], 1e-300)
-        wk.value[i] = math.sqrt(pb.weight[i]) / y
-        wk.residual[i] = math.sqrt(pb.weight[i])
-        total += pb.weight[i]
+        wk.q1[i] = wk.root[i] * wk.reference[i]
+        wk.q2[i] = wk.root[i] * wk.goal[i]
+        total += wk.q2[i] * wk.q2[i]
     for j in range(terms):
         row = column[j]
-        row[:] = wk.value
+        row[:] = wk.q1
         for m in range(pb.term_atoms.shape[1]):
             a = pb.term_atoms[j, m]
             if a < 0:
@@ -386,30 +357,32 @@ def _nonnegative_coefficients(pb, wk, theta):
             power = wk.power[a]
             for i in range(runs):
                 row[i] *= power[i]
-        norm = 0.0
-        for i in range(runs):
-            norm += row[i] * row[i]
-        wk.gradient[j] = 1.0 / math.sqrt(norm)  # columns of norm one
-        for i in range(runs):
-            row[i] *= wk.gradient[j]
         target = 0.0
         for i in range(runs):
-            target += row[i] * wk.residual[i]
-        moment[j] = target
+            target += row[i] * wk.q2[i]
         for l in range(j + 1):
             other = column[l]
             dot = 0.0
             for i in range(runs):
                 dot += row[i] * other[i]
             gram[j, l] = dot
-            gram[l, j] = dot
-    x = wk.trial
-    chosen = np.zeros(terms, np.bool_)
-    solution = np.zeros(terms)
+        norm[j] = 1.0 / math.sqrt(gram[j, j])
+        moment[j] = target * norm[j]
+        for l in range(j + 1):  # as if all columns had norm one
+            gram[j, l] *= norm[j] * norm[l]
+            gram[l, j] = gram[j, l]
+    for _ in range(terms + 1):
+        _solve_chosen(wk, chosen)
+        clean = True
+        for j in range(terms):
+            if chosen[j] and wk.solution[j] <= 0.0:
+                chosen[j] = clean = False
+        if clean:
+            break
     for j in range(terms):
-        x[j] = 0.0
+        x[j] = wk.solution[j] if chosen[j] else 0.0
     for _ in range(3 * terms):
-        best, pick = 1e-10, -1
+        best, pick = 1e-9 * math.sqrt(total), -1
         for j in range(terms):
             if not chosen[j]:
                 slack = moment[j]
@@ -421,46 +394,43 @@ def _nonnegative_coefficients(pb, wk, theta):
             break
         chosen[pick] = True
         for _ in range(terms + 1):
-            _solve_chosen(wk, chosen, solution)
+            _solve_chosen(wk, chosen)
             shrink = 1.0
             for j in range(terms):
-                if chosen[j] and solution[j] <= 0.0:
-                    shrink = min(shrink, x[j] / (x[j] - solution[j]) if x[j] > solution[j] else 0.0)
+                if chosen[j] and wk.solution[j] <= 0.0:
+                    shrink = min(shrink, x[j] / (x[j] - wk.solution[j]) if x[j] > 0.0 else 0.0)
             clean = True
             for j in range(terms):
                 if chosen[j]:
-                    x[j] += shrink * (solution[j] - x[j])
-                    if solution[j] <= 0.0 and x[j] <= 1e-14:
+                    x[j] += shrink * (wk.solution[j] - x[j])
+                    if wk.solution[j] <= 0.0 and x[j] <= 1e-14 * math.sqrt(total):
                         x[j] = 0.0
-                        chosen[j] = False
-                        clean = False
+                        chosen[j] = clean = False
             if clean:
                 break
     value = total
     for j in range(terms):
         value -= x[j] * moment[j]
-    floor = 1e-3 * math.sqrt(total)
-    for j in range(terms):
-        theta[j] = math.log(max(x[j], floor) * wk.gradient[j])
-    return value
+        theta[j] = math.log(x[j] * norm[j]) if x[j] > 0.0 else OFF
+    return 0.5 * value
 
 
 @_jit
-def _solve_chosen(wk, chosen, solution):
+def _solve_chosen(wk, chosen):
     """Solve the normal equations on the chosen columns, with a breath of ridge against collinear ones."""
     terms = len(chosen)
-    lower = wk.damped
+    lower, solution = wk.damped, wk.solution
     for j in range(terms):
         if not chosen[j]:
             continue
         for l in range(j + 1):
             if not chosen[l]:
                 continue
-            total = wk.gram[j, l] + (1e-11 if j == l else 0.0)
+            total = wk.gram[j, l] + (1e-13 if j == l else 0.0)
             for m in range(l):
                 if chosen[m]:
                     total -= lower[j, m] * lower[l, m]
-            lower[j, l] = math.sqrt(max(total, 1e-13)) if j == l else total / lower[l, l]
+            lower[j, l] = math.sqrt(max(total, 1e-14)) if j == l else total / lower[l, l]
         total = wk.moment[j]
         for m in range(j):
             if chosen[m]:
@@ -476,27 +446,65 @@ def _solve_chosen(wk, chosen, solution):
 
 
 @_jit
-def _switch_off(pb, wk, theta, loss):
-    """Switch off terms that are next to nothing and better gone; (loss, how many)."""
-    switched = 0
-    for j in range(pb.term_atoms.shape[0]):
-        if theta[j] <= OFF:
+def _descend(pb, wk, theta, iterations, exact, tolerance):
+    """Variable projection from theta (changed in place); the loss there.
+
+    A damped step of all parameters moves the exponents; the coefficients are then solved for anew, so that a
+    step follows the curved valleys in which a coefficient makes up for its exponent.
+    """
+    terms = pb.term_atoms.shape[0]
+    params = len(theta)
+    loss = _loss(pb, wk, theta)
+    if not loss < math.inf:
+        return loss
+    damping = 1e-2
+    fresh, second_order, small = True, exact, 0
+    chosen = np.zeros(terms, np.bool_)
+    for _ in range(iterations):
+        if fresh:
+            _refer_to_fit(pb, wk)
+            _derivatives(pb, wk, theta, second_order)
+            _fix_what_cannot_move(pb, wk, theta)
+            fresh = False
+        if not _solve_damped(wk, damping):
+            if second_order:  # not convex here: Gauss-Newton is
+                second_order = False
+                _loss(pb, wk, theta)
+                fresh = True
+            else:
+                damping = max(10.0 * damping, 1e-8)
+                if damping > 1e12:
+                    break
             continue
-        _loss(pb, wk, theta)
-        most = 0.0
-        for i in range(len(pb.target)):
-            most = max(most, wk.term[j, i] / wk.value[i])
-        if most > 1e-2:
-            continue
-        kept = theta[j]
-        theta[j] = OFF
-        new = _loss(pb, wk, theta)
-        if new <= loss:
+        predicted = 0.0
+        for k in range(params):
+            predicted -= wk.gradient[k] * wk.step[k]
+            wk.trial[k] = theta[k]
+            if k >= terms:
+                limit = MAX_LOG_STEP / wk.reach[k - terms]
+                moved = theta[k] + min(max(wk.step[k], -limit), limit)
+                wk.trial[k] = min(max(moved, pb.lower[k - terms]), pb.upper[k - terms])
+            else:
+                chosen[k] = theta[k] > OFF
+        _solve_coefficients(pb, wk, wk.trial, chosen)
+        new = _loss(pb, wk, wk.trial)
+        if new < loss:
+            gain = loss - new
+            theta[:] = wk.trial
             loss = new
-            switched += 1
+            damping = max(damping * (0.1 if gain > 0.25 * predicted else 0.5), 1e-15)
+            fresh = True
+            second_order = exact
+            small = small + 1 if gain <= tolerance * loss else 0
+            if loss < 1e-29 * len(pb.target) or (small >= 2 and damping < 1e-3):
+                break
         else:
-            theta[j] = kept
-    return loss, switched
+            if predicted <= 1e-15 * loss:
+                break
+            damping = max(10.0 * damping, 1e-8)
+            if damping > 1e12:
+                break
+    return loss
 
 
 @_jit
@@ -588,12 +596,10 @@ def _is_used(pb, theta, exponent):
 
 @_jit
 def _polish(pb, wk, theta, iterations, rounds):
-    """Descend with the exact Hessian, switching terms off and on, until nothing helps."""
+    """Descend with the exact Hessian, offering switched-off terms a return, until nothing helps."""
     loss = _descend(pb, wk, theta, iterations, True, 1e-13)
     for _ in range(rounds):
-        loss, switched = _switch_off(pb, wk, theta, loss)
-        returned = _offer_return(pb, wk, theta, loss)
-        if not switched and not returned:
+        if not _offer_return(pb, wk, theta, loss):
             break
         loss = _descend(pb, wk, theta, iterations, True, 1e-13)
     return loss
@@ -612,10 +618,13 @@ def solve(pb, starts, extra, keep, iterations, polish_iterations, polish_rounds)
     count = len(starts) + len(extra)
     thetas = np.empty((count, terms + exponents))
     losses = np.empty(count)
+    chosen = np.zeros(terms, np.bool_)
+    _refer_to_data(pb, wk)
     for s in range(len(starts)):
         for e in range(exponents):
             thetas[s, terms + e] = min(max(starts[s, e], pb.lower[e]), pb.upper[e])
-        losses[s] = _nonnegative_coefficients(pb, wk, thetas[s])
+        chosen[:] = False
+        losses[s] = _solve_coefficients(pb, wk, thetas[s], chosen)
     for s in range(len(extra)):
         thetas[len(starts) + s] = extra[s]
         losses[len(starts) + s] = -1.0  # survives the first selection

@@ -57,6 +57,7 @@ class Synthetic(_Strict):
     num_train: int = Field(gt=0)
     num_test: int = Field(gt=0)
     seed: int = 0
+    base_training: float = Field(1.0, gt=0, description="scales the steps of the backbones' base training")
 
 
 class LocalTask(_Strict):

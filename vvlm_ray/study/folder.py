@@ -1,10 +1,10 @@
 """A study's folder, `<storage>/<name>/`: where everything that a study is and has found is kept.
 
-    sweep.yaml                  the sweep file as run
-    assets/                     what the study made for itself (synthetic benchmark, backbones, projectors)
-    trials/<trial_id>/          record.json, checkpoints and logs of one trial
-    records.csv, records.parquet   the records collected
-    fits/, report/              what was computed and drawn from them
+sweep.yaml                  the sweep file as run
+assets/                     what the study made for itself (synthetic benchmark, backbones, projectors)
+trials/<trial_id>/          record.json, checkpoints and logs of one trial
+records.csv, records.parquet   the records collected
+fits/, report/              what was computed and drawn from them
 """
 
 import json
@@ -81,7 +81,9 @@ class StudyFolder:
             if existing != study:
                 shutil.copyfile(self.sweep_file, self.root / "sweep.previous.yaml")
         elif self.trials.exists():
-            raise UserError(f"{self.root} has trials but no sweep.yaml, so it is not clear whose they are; move it away")
+            raise UserError(
+                f"{self.root} has trials but no sweep.yaml, so it is not clear whose they are; move it away"
+            )
         if sweep_file.resolve() != self.sweep_file.resolve():
             write_atomically(self.sweep_file, sweep_file.read_text())
         return study

@@ -1,0 +1,129 @@
+"""Which examples make up which step, and how they get from disk to the loop.
+
+The order depends on the seed alone. Every example comes up exactly once per epoch, at any number of workers: the
+last batch of an epoch is a smaller one, and nobody repeats an example to fill it up. (accelerate's own data loaders
+do, so the loop does not use them.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from vvlm_ray.data.dataset import Collator, VideoInstructionDataset
+
+# decord's memory grows from video to video even though readers are closed: loader processes are replaced.
+EXAMPLES_PER_LOADER_WORKER = 4_000
+_PREFETCHED_PER_WORKER = 2
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Steps, and this rank's micro-batches within them."""
+
+    num_examples: int
+    batch_size: int
+    epochs: int
+    seed: int
+    rank: int
+    world_size: int
+    micro_batch_size: int | None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.num_examples / self.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def batch(self, step: int) -> np.ndarray:
+        """Example indices of the global batch of a step (counted from 0)."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return _order(self.num_examples, self.seed, epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def micro_batches(self, step: int) -> list[np.ndarray]:
+        """This rank's share of a step; as many micro-batches on every rank, so some may be empty."""
+        batch = self.batch(step)
+        largest_share = math.ceil(len(batch) / self.world_size)
+        size = self.micro_batch_size or largest_share
+        mine = batch[self.rank :: self.world_size]
+        return [mine[start : start + size] for start in range(0, largest_share, size)]
+
+
+@lru_cache(maxsize=2)
+def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_examples)
+
+
+def load_micro_batches(
+    dataset: Dataset, collator: Collator, plan: BatchPlan, first_step: int, num_workers: int
+) -> Iterator[dict[str, Any]]:
+    """This rank's collated micro-batches from `first_step` on, one after the other, across steps."""
+    if isinstance(dataset, VideoInstructionDataset):
+        source, keys = dataset.encoder, dataset.examples  # workers get examples one by one, not all of them
+    else:
+        source, keys = dataset, range(plan.num_examples)
+    chunks = (
+        [keys[index] for index in chunk]
+        for step in range(first_step, plan.num_steps)
+        for chunk in plan.micro_batches(step)
+    )
+    if num_workers == 0:
+        return (collator([source[key] for key in chunk]) for chunk in chunks)
+    return _load_in_workers(source, collator, chunks, num_workers)
+
+
+def _load_in_workers(
+    source: Any, collator: Collator, chunks: Iterator[list], num_workers: int
+) -> Iterator[dict[str, Any]]:
+    """Batches from loader processes, which are replaced in good time without the loop having to wait."""
+    ahead = num_workers * _PREFETCHED_PER_WORKER
+    generation = _next_generation(chunks, num_workers)
+    loader = _loader(source, collator, generation, num_workers)
+    while generation:
+        following, successor = [], None
+        for index, batch in enumerate(loader, start=1):
+            if index == max(1, len(generation) - ahead):  # the old workers have been given all their work
+                following = _next_generation(chunks, num_workers)
+                successor = _loader(source, collator, following, num_workers)
+            yield batch
+        generation, loader = following, successor
+
+
+def _next_generation(chunks: Iterator[list], num_workers: int) -> list[list]:
+    generation, count = [], 0
+    for chunk in chunks:
+        generation.append(chunk)
+        count += len(chunk)
+        if count >= EXAMPLES_PER_LOADER_WORKER * num_workers:
+            break
+    return generation
+
+
+def _loader(source: Any, collator: Collator, generation: Sequence[list], num_workers: int) -> Iterator | None:
+    """Started loader processes. They are not forked: Ray's and CUDA's threads do not survive a fork."""
+    if not generation:
+        return None
+    import multiprocessing
+    import torch
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vvlm_ray.data.dataset"])  # imported once, not once per worker
+    return iter(
+        DataLoader(
+            source,
+            batch_sampler=generation,
+            collate_fn=collator,
+            num_workers=num_workers,
+            prefetch_factor=_PREFETCHED_PER_WORKER,
+            multiprocessing_context=context,
+            pin_memory=torch.cuda.is_available(),
+        )
+    )
