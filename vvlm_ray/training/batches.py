@@ -48,6 +48,10 @@ class BatchPlan:
         epoch, place = divmod(step, self.steps_per_epoch)
         return _order(self.num_examples, self.seed, epoch)[place * self.batch_size : (place + 1) * self.batch_size]
 
+    def num_micro_batches(self, step: int) -> int:
+        """Per worker, the same on all of them."""
+        return len(self.micro_batches(step))
+
     def micro_batches(self, step: int) -> list[np.ndarray]:
         """This rank's share of a step; as many micro-batches on every rank, so some may be empty."""
         batch = self.batch(step)
@@ -112,6 +116,7 @@ def _loader(source: Any, collator: Collator, generation: Sequence[list], num_wor
     if not generation:
         return None
     import multiprocessing
+
     import torch
 
     context = multiprocessing.get_context("forkserver")

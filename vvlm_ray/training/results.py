@@ -47,7 +47,7 @@ class FinetuneResult:
     tokens_per_second: float
 
 
-class UnreadableVideos(UserError):  # noqa: N818
+class UnreadableVideos(UserError):
     """More videos than allowed could not be read."""
 
     def __init__(self, num_unreadable: int, num_examples: int, allowed: float, unreadable: Sequence) -> None:
