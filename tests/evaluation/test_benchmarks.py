@@ -4,53 +4,18 @@
 are, without the network. Videos lie in HF_HOME where the tasks look for them; the model knows every answer.
 """
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import COLOURS, LETTERS, NUM_FRAMES
 from lmms_eval import tasks as lmms_tasks
-from lmms_eval.api.task import _resolve_hf_datasets_cache_dir
 
 from vvlm_ray.evaluation.benchmarks import BENCHMARKS
 from vvlm_ray.evaluation.evaluate import check_tasks, evaluate, normalised_score
 from vvlm_ray.evaluation.failures import EvaluationFailed
 
 OPTIONS = list(COLOURS)
-
-
-class Published:
-    """Builds data sets in the working folder and videos in HF_HOME."""
-
-    def __init__(self, home, clips):
-        self.home, self.clips = home, clips
-
-    def video(self, clip, folder, name):
-        target = self.home / folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(clip, target)
-
-    def dataset(self, path, split, rows, config="default"):
-        """Rows of one configuration; several calls add up to one data set."""
-        folder = self.home.parent / path
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{config}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-        configs = "".join(
-            f"- config_name: {file.stem}\n  data_files:\n  - split: {split}\n    path: {file.name}\n"
-            for file in sorted(folder.glob("*.jsonl"))
-        )
-        (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
-
-
-@pytest.fixture
-def published(tmp_path, monkeypatch, clips):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.chdir(tmp_path)
-    # Every test has data sets of the same (relative) names: none may see another's cached copy.
-    _resolve_hf_datasets_cache_dir.cache_clear()
-    return Published(tmp_path / "hf", clips)
 
 
 def next_qa(published, answers=OPTIONS):

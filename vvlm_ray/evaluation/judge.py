@@ -33,6 +33,7 @@ _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 _OK = 200
 _FULL_MARK = 5
+_POLL_SECONDS = 0.05  # how soon the server notices that it is to end
 # Parses in all tasks, so that they neither wait nor call again once the evaluation is lost; never recorded.
 _AFTER_FAILURE = "{'pred': 'no', 'score': 0}"
 
@@ -142,7 +143,9 @@ class JudgeRelay:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="judge-relay")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True, name="judge-relay"
+        )
 
     @property
     def url(self) -> str:
@@ -248,7 +251,7 @@ def _post(url: str, body: bytes, authorization: str, deadline: float) -> dict[st
         else:
             if response.status_code == _OK:
                 return _json_of(response)
-            problem = f"status {response.status_code}{_reason(response)}"
+            problem = f"status {response.status_code}{_reason(response, authorization)}"
             if response.status_code != _TOO_MANY_REQUESTS and response.status_code < _SERVER_ERROR:
                 raise _CallFailed(problem)
             wait = _seconds(response.headers.get("Retry-After"), pause)
@@ -265,14 +268,16 @@ def _json_of(response: Any) -> dict[str, Any]:
         return {"not JSON": response.text[:80]}
 
 
-def _reason(response: Any) -> str:
-    """The API's own words, unless they are about the key: those repeat parts of it."""
+def _reason(response: Any, authorization: str) -> str:
+    """The API's own words, which may hold the key: refusals of it are known to, others are searched."""
     if response.status_code in (401, 403):
         return f": the key in {KEY_VARIABLE} was refused"
     try:
-        return f": {response.json()['error']['message']}"[:200]
+        words = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return ""
+    key = authorization.removeprefix("Bearer ")
+    return f": {words.replace(key, '...') if key else words}"[:200]
 
 
 def _seconds(header: str | None, default: float) -> float:

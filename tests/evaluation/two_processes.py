@@ -1,0 +1,54 @@
+"""Run by test_two_processes.py, once per rank: evaluates whole and sharded models, writes what came out.
+
+Arguments: the folder of the test. Environment: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, as torchrun sets them.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from conftest import NUM_FRAMES, build_tokenizer
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from vvlm_ray.evaluation.evaluate import evaluate
+from vvlm_ray.evaluation.failures import EvaluationFailed
+from vvlm_ray.model.preprocess import ImagePreprocessor
+from vvlm_ray.model.video_vlm import VideoVLM
+
+
+def main(folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    parts = VideoVLM.from_pretrained(folder / "model").eval(), build_tokenizer(), ImagePreprocessor(size=16)
+    arguments = {"num_frames": NUM_FRAMES, "batch_size": 3, "task_folders": [folder / "tasks"]}
+    found = {}
+    for name in ("whole", "sharded"):
+        if name == "sharded":
+            shard(parts[0])
+        # Endless answers: ranks that stop after different numbers of steps would wait for each other for ever.
+        result = evaluate(*parts, tasks=["colours", "partly broken"], max_unreadable_share=0.2, **arguments)
+        found[name] = asdict(result) | {"seconds": None}
+    try:
+        evaluate(*parts, tasks=["partly broken"], **arguments)
+    except EvaluationFailed as failure:
+        found["failure"] = str(failure)
+    (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+def shard(model):
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for layer in model.language_model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
