@@ -1,0 +1,108 @@
+"""The answer of a study in words: how far the fit can be believed, the frontier, and what to deploy at each budget."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vvlm_ray.report import style, words
+from vvlm_ray.report.frontier_figure import draw_frontier
+from vvlm_ray.report.progress import shown
+from vvlm_ray.study.analysis import Analysis, analyse, open_source
+from vvlm_ray.study.config import Study
+from vvlm_ray.study.folder import StudyFolder
+
+
+def answer(folder: StudyFolder, study: Study) -> str:
+    """Analyse the study's records, draw report/frontier.{png,svg,pdf}, and say in words what was found.
+
+    The last lines are one sentence for each budget in `answer.tflops`, and where the pictures are.
+
+    Raises:
+        UserError: too few trials have finished for an answer, or a budget buys nothing; it says which.
+    """
+    asked = np.array(study.answer.tflops) * 1e12 if study.answer else None
+    with shown() as progress:
+        analysis = analyse(open_source(folder.root), budgets_flops=asked, progress=progress)
+    paths = style.save(draw_frontier(analysis), folder.report, "frontier", ("png", "svg", "pdf"))
+    return "\n".join([*summary(analysis), "", *sentences(analysis), f"Pictures: {paths[0]} (and .svg, .pdf)"])
+
+
+def summary(analysis: Analysis) -> list[str]:
+    """How well the fit predicts, what to mind, and the frontier as a table."""
+    lines = ["", f"{analysis.name}: {fit_sentence(analysis)}"]
+    lines += [f"Note: {note}." for note in analysis.notes]
+    if analysis.frontier is not None:
+        size = f" after {words.count(analysis.num_examples)} examples" if analysis.num_examples else ""
+        lines += ["", f"The frontier{size}:", *text_table(*frontier_table(analysis))]
+    return lines
+
+
+def fit_sentence(analysis: Analysis) -> str:
+    """What was fitted, and how well it predicts runs that it has not seen."""
+    text = f"{analysis.settings.form} fitted to {analysis.runs.num_runs} runs, {analysis.bag.num_resamples} resamples"
+    scores = analysis.validation
+    if scores is None:
+        return f"{text}; not cross-validated."
+    return (
+        f"{text}; on runs left out ({analysis.settings.folds}-fold cross-validation) R^2 = {scores.r2:.2f}, "
+        f"E% = {scores.error_percent:.1f}, root mean square error {np.sqrt(scores.mse):.1f} points."
+    )
+
+
+def frontier_table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: budget, x* with the band of each factor, its cost, score and band, agreement, and doubts."""
+    line = analysis.frontier
+    header = ["budget", *(words.label(name) for name in line.factors), "cost", "score", _band(analysis), "agree", ""]
+    rows = []
+    for b, budget in enumerate(line.budgets_flops):
+        cells = [words.flops(budget)]
+        for name, values in line.factors.items():
+            low, high = line.factor_low[name][b], line.factor_high[name][b]
+            spread = "" if low == high else f" [{words.count(low)}..{words.count(high)}]"
+            cells.append(words.level(name, values[b], analysis.names) + spread)
+        cells += [
+            words.flops(line.cost_flops[b]),
+            f"{100 - line.error[b]:.1f}",
+            f"{100 - line.high[b]:.1f}..{100 - line.low[b]:.1f}",
+            f"{line.agreement[b]:.0%}",
+            "; ".join(words.label_reason(reason) for reason in line.reasons[b]),
+        ]
+        rows.append(cells)
+    return header, rows
+
+
+def sentences(analysis: Analysis) -> list[str]:
+    """For every budget asked for, what to deploy, what to expect of it, and how sure that is."""
+    line = analysis.frontier
+    if line is None:
+        return []
+    found = []
+    for b, budget in enumerate(line.budgets_flops):
+        chosen = {name: float(values[b]) for name, values in line.factors.items()} | dict(analysis.fixed)
+        text = (
+            f"Up to {words.flops(budget)} per video: deploy {words.configuration(chosen, analysis.names)} "
+            f"({words.flops(line.cost_flops[b])}); expected score {100 - line.error[b]:.1f}, {_band(analysis)} "
+            f"{100 - line.high[b]:.1f} to {100 - line.low[b]:.1f}; {line.agreement[b]:.0%} of the resamples choose "
+            f"exactly this."
+        )
+        if line.reasons[b]:
+            doubts = words.listed(words.label_reason(reason) for reason in line.reasons[b])
+            text += f" Beyond what was swept ({doubts}): finetune it before you trust it."
+        found.append(text)
+    return found
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a plain table, numbers to the right."""
+    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
+    last = len(header) - 1
+    return [
+        "  ".join(
+            cell.ljust(width) if k == last else cell.rjust(width) for k, (cell, width) in enumerate(cells)
+        ).rstrip()
+        for cells in (list(zip(row, widths, strict=True)) for row in [header, *rows])
+    ]
+
+
+def _band(analysis: Analysis) -> str:
+    return f"{analysis.settings.level:.0%} band"
