@@ -1,9 +1,20 @@
-"""The designs of Wang et al. 2025 (Table 6): which points a star and an isoFLOP sweep consist of."""
+"""The points of a study's sweeps: star and isoFLOP (Wang et al. 2025, Table 6), generated or listed.
 
-from collections.abc import Iterator
+IsoFLOP points can be found instead of listed: exhaustive search for x with c(x) within a tolerance of the budget,
+then a well-spaced subset.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from vvlm_ray.study.config import Isoflop, Star, Study
+import numpy as np
+
+from vvlm_ray.errors import UserError
+from vvlm_ray.scaling.cost import cost_from_expression, inference_flops
+from vvlm_ray.study.config import Cost, Generate, Isoflop, Points, Star, Study
+
+CostFunction = Callable[..., np.ndarray]  # cost(**factors) -> FLOPs per example, elementwise
 
 
 @dataclass(frozen=True)
@@ -16,6 +27,32 @@ class Point:
     target_flops: float | None = None
 
 
+def cost_function(study: Study) -> CostFunction:
+    """c(x) of the study: Eq. 1 with its constants, or its own expression."""
+    if isinstance(study.cost, Cost):
+        return partial(inference_flops, **study.cost.model_dump())
+    return cost_from_expression(study.cost.expression, study.factors)
+
+
+def distinct_points(study: Study) -> list[Point]:
+    """All points of all sweeps; a point that several sweeps ask for stands once, under the first of them.
+
+    Raises:
+        UserError: an isoFLOP sweep that generates its points finds none for a budget.
+    """
+    points: dict[tuple, Point] = {}
+    for i, sweep in enumerate(study.sweeps):
+        if isinstance(sweep, Star):
+            found = star_points(sweep)
+        elif isinstance(sweep, Points):
+            found = listed_points(sweep, study.row_factors(sweep))
+        else:
+            found = isoflop_points(sweep, study, f"sweeps[{i}]")
+        for point in found:
+            points.setdefault((*sorted(point.factors.items()), point.num_examples), point)
+    return list(points.values())
+
+
 def star_points(star: Star) -> Iterator[Point]:
     """The centre, then each factor's levels with the others at the centre, at every data size."""
     for n in star.num_examples:
@@ -25,18 +62,95 @@ def star_points(star: Star) -> Iterator[Point]:
                 yield Point("star", {**star.centre, factor: level}, n)
 
 
-def isoflop_points(isoflop: Isoflop) -> Iterator[Point]:
-    """Every listed point of every budget, at every data size."""
+def listed_points(sweep: Points, factors: Sequence[str]) -> Iterator[Point]:
+    for row in sweep.points:
+        yield Point(sweep.name, dict(zip(factors, row[:-1], strict=True)), int(row[-1]))
+
+
+def isoflop_points(isoflop: Isoflop, study: Study, where: str = "isoflop") -> Iterator[Point]:
+    """Every listed point of every budget, then the generated ones, at every data size."""
+    curves = [(curve.tflops * 1e12, curve.points) for curve in isoflop.curves]
+    names = study.row_factors(isoflop)
+    if isoflop.generate:
+        generated = generate_isoflop(isoflop.generate, cost_function(study), study.factors, where)
+        curves += [(target, [[x[name] for name in names] for x in points]) for target, points in generated.items()]
     for n in isoflop.num_examples:
-        for curve in isoflop.curves:
-            for row in curve.points:
-                yield Point("isoflop", dict(zip(isoflop.factors, row, strict=True)), n, curve.tflops * 1e12)
+        for target, points in curves:
+            for row in points:
+                yield Point("isoflop", dict(zip(names, row, strict=True)), n, target)
 
 
-def distinct_points(study: Study) -> list[Point]:
-    """All points of all sweeps; a point that several sweeps ask for stands once, under the first of them."""
-    points: dict[tuple, Point] = {}
-    for sweep in study.sweeps:
-        for point in star_points(sweep) if isinstance(sweep, Star) else isoflop_points(sweep):
-            points.setdefault((*sorted(point.factors.items()), point.num_examples), point)
-    return list(points.values())
+def generate_isoflop(
+    generate: Generate, cost: CostFunction, factors: Sequence[str], where: str = "generate"
+) -> dict[float, list[dict[str, float]]]:
+    """{budget in FLOPs: its points}: for each level of `generate.per` a well-spaced subset of the candidates.
+
+    Raises:
+        UserError: a budget below the cheapest x, or with no x within the tolerance.
+    """
+    per = generate.per or factors[0]
+    curves: dict[float, list[dict[str, float]]] = {}
+    for tflops in generate.tflops:
+        budget = tflops * 1e12
+        candidates = isoflop_candidates(generate.levels, cost, budget, generate.tolerance, where)
+        curves[budget] = []
+        for level in np.unique(candidates[per]):
+            mine = {name: values[candidates[per] == level] for name, values in candidates.items()}
+            chosen = well_spaced([values for name, values in mine.items() if name != per], generate.points)
+            curves[budget] += [{name: _plain(values[i]) for name, values in mine.items()} for i in chosen]
+    return curves
+
+
+def isoflop_candidates(
+    levels: Mapping[str, Sequence[float]], cost: CostFunction, budget: float, tolerance: float, where: str = "generate"
+) -> dict[str, np.ndarray]:
+    """All combinations of the levels with |c(x) - budget| <= tolerance * budget, as columns, cheapest first.
+
+    Raises:
+        UserError: there are none; it says which cost comes nearest.
+    """
+    mesh = np.meshgrid(*[np.asarray(values, float) for values in levels.values()], indexing="ij")
+    grid = {name: axis.ravel() for name, axis in zip(levels, mesh, strict=True)}
+    flops = np.asarray(cost(**grid), float)
+    if not (np.isfinite(flops) & (flops > 0)).all():
+        raise UserError(f"{where}: the cost of a combination of levels is not a positive number; check cost and levels")
+    if budget < flops.min() * (1 - tolerance):
+        cheapest = ", ".join(f"{name} = {values[np.argmin(flops)]:g}" for name, values in grid.items())
+        raise UserError(
+            f"{where}: a budget of {budget / 1e12:g} TFLOPs is below the cheapest configuration ({cheapest}), "
+            f"which costs {flops.min() / 1e12:.3g}; raise the budget or add cheaper levels"
+        )
+    near = np.flatnonzero(np.abs(flops - budget) <= tolerance * budget)
+    if not len(near):
+        best = flops[np.argmin(np.abs(flops - budget))]
+        raise UserError(
+            f"{where}: no configuration costs {budget / 1e12:g} TFLOPs within {tolerance:.2%}; the nearest costs "
+            f"{best / 1e12:.4g}; raise the tolerance to at least {abs(best / budget - 1):.2%} or add levels"
+        )
+    near = near[np.argsort(flops[near], kind="stable")]
+    return {name: values[near] for name, values in grid.items()}
+
+
+def well_spaced(columns: Sequence[np.ndarray], count: int) -> list[int]:
+    """Positions of `count` rows that are far from one another in the logs of their columns, in a fixed order.
+
+    Begins with the two ends (the rows that are farthest apart) and goes on with the row that is farthest from those
+    chosen (Gonzalez 1985); distances are in units of each column's range, so that no factor outweighs another.
+    """
+    logs = np.log(np.stack(columns, axis=1))
+    spread = np.ptp(logs, axis=0)
+    x = logs[:, spread > 0] / spread[spread > 0]
+    if len(x) <= count or not x.shape[1]:
+        return list(range(min(count, len(x))))
+    start = int(np.lexsort(x.T[::-1])[0])
+    chosen = [int(np.argmax(np.linalg.norm(x - x[start], axis=1)))]
+    distance = np.linalg.norm(x - x[chosen[0]], axis=1)
+    while len(chosen) < count:
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, np.linalg.norm(x - x[chosen[-1]], axis=1))
+    return sorted(chosen)
+
+
+def _plain(value: float) -> float:
+    """A whole number as int, so that sweep files and ids read as people write them."""
+    return int(value) if float(value).is_integer() else float(value)

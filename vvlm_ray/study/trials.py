@@ -5,78 +5,136 @@ trial: a resumed or extended study never repeats it. Changing a learning rate ma
 workers, storage or W&B settings does not.
 """
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vvlm_ray.scaling.cost import inference_flops
-from vvlm_ray.study.config import Study
-from vvlm_ray.study.designs import distinct_points
+import numpy as np
+
+from vvlm_ray.study.config import FACTORS, Study
+from vvlm_ray.study.designs import Point, cost_function, distinct_points
+from vvlm_ray.study.identity import identity
 
 MEANING_VERSION = 1  # raised when code changes what the same settings compute, so that old records are not reused
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One finetuning run: x = (lm_params, num_frames, tokens_per_frame), n = num_examples, c = inference_flops."""
+    """One finetuning run: x = (lm_params, num_frames, tokens_per_frame), n = num_examples, c = inference_flops.
+
+    A study with factors of its own has them in `other_factors`, and None where it lacks one of the three.
+    """
 
     trial_id: str
     sweep: str
-    backbone: str
-    lm_params: int
-    num_frames: int
-    tokens_per_frame: int
+    backbone: str | None
+    lm_params: int | None
+    num_frames: int | None
+    tokens_per_frame: int | None
     num_examples: int
     inference_flops: float
     seed: int
     target_flops: float | None = None
+    other_factors: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """x: the factors by name."""
+        mine = {name: getattr(self, name) for name in FACTORS}
+        return {name: value for name, value in mine.items() if value is not None} | self.other_factors
 
     @property
     def label(self) -> str:
-        return f"{self.backbone} T={self.num_frames} V={self.tokens_per_frame} n={self.num_examples:,}"
+        short = {"num_frames": "T", "tokens_per_frame": "V"}
+        parts = [self.backbone] if self.backbone else []
+        for name, value in self.factors.items():
+            if not (self.backbone and name == "lm_params"):
+                parts.append(f"{short.get(name, name)}={value:g}")
+        return " ".join([*parts, f"n={self.num_examples:,}"])
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Flat: factors of the study's own stand beside the others; `Trial(**d)` restores the built-in model's."""
+        row = asdict(self)
+        return row | row.pop("other_factors")
 
 
 def expand(study: Study) -> list[Trial]:
     """Every distinct trial of a study, in the order of its sweeps."""
-    trials = []
-    for point in distinct_points(study):
-        x = {k: int(v) for k, v in point.factors.items()}
-        backbone = study.backbone_of(point.factors["lm_params"])
-        trials.append(
-            Trial(
-                trial_id=_identity(study, backbone, x, point.num_examples),
-                sweep=point.sweep,
-                backbone=backbone,
-                num_examples=point.num_examples,
-                inference_flops=float(inference_flops(**x, **study.cost.model_dump())),
-                seed=study.seed,
-                target_flops=point.target_flops,
-                **x,
-            )
-        )
-    return trials
+    return make_trials(study, distinct_points(study))
 
 
-def _identity(study: Study, backbone: str, x: dict[str, int], num_examples: int) -> str:
-    """The first 12 hex digits of the SHA-256 of the canonical JSON of what the trial means."""
+def make_trials(study: Study, points: list[Point]) -> list[Trial]:
+    """The trials that these points are in this study, with their ids and costs."""
+    if not points:
+        return []
+    names = list(points[0].factors)
+    costs = cost_function(study)(**{name: np.array([p.factors[name] for p in points], float) for name in names})
+    meanings = _Meanings(study)
+    return [_trial(study, point, float(cost), meanings) for point, cost in zip(points, costs, strict=True)]
+
+
+def _trial(study: Study, point: Point, cost: float, meanings: "_Meanings") -> Trial:
+    x = {name: int(value) if float(value).is_integer() else value for name, value in point.factors.items()}
+    backbone = study.backbone_of(point.factors["lm_params"]) if study.backbones and "lm_params" in x else None
+    return Trial(
+        trial_id=identity(meanings.of(backbone) | {"factors": x, "num_examples": point.num_examples}),
+        sweep=point.sweep,
+        backbone=backbone,
+        num_examples=point.num_examples,
+        inference_flops=cost,
+        seed=study.seed,
+        target_flops=point.target_flops,
+        **{name: x.get(name) for name in FACTORS},
+        other_factors={name: value for name, value in x.items() if name not in FACTORS},
+    )
+
+
+class _Meanings:
+    """What the trials of one backbone mean apart from x and n; worked out once per backbone."""
+
+    def __init__(self, study: Study):
+        self.study = study
+        self.by_backbone: dict[str | None, dict[str, Any]] = {}
+
+    def of(self, backbone: str | None) -> dict[str, Any]:
+        if backbone not in self.by_backbone:
+            self.by_backbone[backbone] = self._meaning(backbone)
+        return self.by_backbone[backbone]
+
+    def _meaning(self, backbone: str | None) -> dict[str, Any]:
+        """Keys that are added later must be left out at their default, or every old record would be orphaned."""
+        study = self.study
+        finetune = study.finetune.model_dump()
+        meaning = {
+            "version": MEANING_VERSION,
+            "data": {name: s.model_dump(include={"path"}) for name, s in study.data.sources.items()},
+            "synthetic": study.synthetic.model_dump() if study.synthetic else None,
+            "finetune": finetune,
+            "evaluation": study.evaluation.model_dump(include={"tasks", "limit", "judge"})
+            | {"local": {name: task.questions for name, task in study.evaluation.local.items()}},
+            "seed": study.seed,
+        }
+        if backbone:
+            spec = study.backbones[backbone]
+            finetune["lr"] = spec.lr or finetune["lr"]
+            finetune["vision_lr"] = spec.vision_lr or finetune["vision_lr"]
+            meaning["backbone"] = spec.model_dump(include={"lm", "vision", "projector"})
+            if needs_stage1(study, backbone):
+                meaning["stage1"] = study.stage1.model_dump(exclude={"image_root"})
+        return meaning
+
+
+def needs_stage1(study: Study, backbone: str) -> bool:
+    """Whether the study trains this backbone's projector itself."""
+    return study.stage1 is not None and study.backbones[backbone].projector is None
+
+
+def projector_id(study: Study, backbone: str) -> str:
+    """The identity of a projector of stage 1: backbone, images, settings, seed. Its file bears this name."""
     spec = study.backbones[backbone]
-    finetune = study.finetune.model_dump()
-    finetune["lr"] = spec.lr or finetune["lr"]
-    finetune["vision_lr"] = spec.vision_lr or finetune["vision_lr"]
     meaning = {
         "version": MEANING_VERSION,
-        "backbone": spec.model_dump(include={"lm", "vision", "projector"}),
-        "factors": x,
-        "num_examples": num_examples,
-        "data": {name: s.model_dump(include={"path"}) for name, s in study.data.sources.items()},
-        "synthetic": study.synthetic.model_dump() if study.synthetic else None,
-        "finetune": finetune,
-        "evaluation": study.evaluation.model_dump(include={"tasks", "limit", "judge"}),
+        "backbone": spec.model_dump(include={"lm", "vision"}),
+        "stage1": study.stage1.model_dump(exclude={"image_root"}),
         "seed": study.seed,
     }
-    text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{backbone}-{identity(meaning)}"
