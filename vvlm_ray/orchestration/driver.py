@@ -12,21 +12,24 @@ from vvlm_ray.orchestration.searcher import FAILURE_KEY
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study
 from vvlm_ray.study.records import is_finished
-from vvlm_ray.study.trials import expand
+from vvlm_ray.study.trials import Trial
 
 # Every Ray head node has this resource; a sliver of it keeps the drivers there and takes no CPU.
 DRIVER_RESOURCES = {"node:__internal_head__": 0.0001}
 
 
-def drive(config: dict[str, Any], *, study_root: str, sweep_file: str) -> None:
-    """Run one job to its end and report its seconds, or the reason why it failed."""
+def drive(config: dict[str, Any], *, study_root: str, sweep_file: str, trials: dict[str, dict[str, Any]]) -> None:
+    """Run one job to its end and report its seconds, or the reason why it failed.
+
+    `config` names the job (see StudySearcher); `trials` holds the study's trials as dicts, by id.
+    """
     from ray import tune
 
     start = time.monotonic()
     folder, study = open_study(study_root)
     try:
         if config["kind"] == "trial":
-            _train(folder, study, config["job_id"], sweep_file)
+            _train(folder, study, Trial(**trials[config["job_id"]]), sweep_file)
         else:
             _make(folder, study, config["kind"], config["job_id"])
     except Exception as err:  # whatever it is, the other trials go on and the searcher decides about this one
@@ -35,14 +38,13 @@ def drive(config: dict[str, Any], *, study_root: str, sweep_file: str) -> None:
     tune.report({"seconds": time.monotonic() - start})
 
 
-def _train(folder: StudyFolder, study: Study, trial_id: str, sweep_file: str) -> None:
+def _train(folder: StudyFolder, study: Study, trial: Trial, sweep_file: str) -> None:
     """One Ray Train job; its workers write the trial's record."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from vvlm_ray.orchestration.worker import finetune_and_evaluate
 
-    trial = next(t for t in expand(study) if t.trial_id == trial_id)
     r = study.resources
     use_gpu = r.gpus_per_worker > 0
     trainer = TorchTrainer(
@@ -56,14 +58,14 @@ def _train(folder: StudyFolder, study: Study, trial_id: str, sweep_file: str) ->
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         # A stable name in the study's folder: a trial that starts again goes on from its last checkpoint.
         run_config=RunConfig(
-            name=trial_id,
+            name=trial.trial_id,
             storage_path=str(folder.trials.resolve()),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=0),
         ),
     )
     trainer.fit()
-    if not is_finished(folder, trial_id):
+    if not is_finished(folder, trial.trial_id):
         raise RuntimeError(f"the training job of {trial.label} ended and left no record")
 
 
@@ -71,7 +73,8 @@ def _make(folder: StudyFolder, study: Study, kind: str, job_id: str) -> None:
     """The synthetic benchmark or one of its backbones, as a Ray task on one CPU."""
     import ray
 
-    task = ray.remote(num_cpus=1, max_retries=0)({"benchmark": make_benchmark, "backbone": make_backbone}[kind])
+    # DEFAULT takes the task out of the driver's placement group, which holds no CPU.
+    task = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="DEFAULT")({"benchmark": make_benchmark, "backbone": make_backbone}[kind])
     ray.get(task.remote(str(folder.assets.resolve()), study.synthetic.model_dump(), job_id))
 
 

@@ -47,6 +47,9 @@ class Progress(Callback):
         if self._live:
             self._live.__exit__(*exc_info)
 
+    def __getstate__(self) -> dict:
+        return {}  # Tune saves its callbacks with its state; this one belongs to this process and its terminal
+
     def on_trial_start(self, iteration, trials, trial, **info) -> None:
         self._started[trial.config["job_id"]] = time.monotonic()
 
@@ -72,7 +75,7 @@ class Progress(Callback):
     def _say(self, text: str) -> None:
         if self._live and text.startswith("[green]"):
             return  # the panel shows it
-        self._console.print(f"{self._counts()}  {text}", highlight=False)
+        self._console.print(f"{self._counts()}  {text}", highlight=False, soft_wrap=True)
 
     def _counts(self) -> str:
         done, total = self._num_before + len(self._done), self._num_before + len(self._jobs)

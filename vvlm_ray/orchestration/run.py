@@ -144,7 +144,13 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
     with Progress(plan.jobs, label, plan.makespan_seconds, len(plan.finished)) as progress:
         tune.Tuner(
             tune.with_resources(
-                partial(drive, study_root=str(folder.root.resolve()), sweep_file=str(sweep_file)), DRIVER_RESOURCES
+                partial(
+                    drive,
+                    study_root=str(folder.root.resolve()),
+                    sweep_file=str(sweep_file),
+                    trials={trial_id: trial.to_dict() for trial_id, trial in trials.items()},
+                ),
+                DRIVER_RESOURCES,
             ),
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(Queue(plan.jobs, num_slots), study.resources.max_retries, on_failed),

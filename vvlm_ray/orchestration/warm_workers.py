@@ -43,12 +43,15 @@ PRELOAD = (
     "transformers.models.llama.modeling_llama",
     "lmms_eval.evaluator",
 )
-# Sent by the client as it starts; a worker is forked for each. No imports beyond the standard library: it runs
-# with -I -S so that it costs milliseconds.
+# What Ray starts in a worker's place. It runs with -I -S, so that it costs milliseconds. Without a nursery it
+# becomes an ordinary worker: slower, not broken.
 CLIENT = """
 import array, json, os, socket, sys
 connection = socket.socket(socket.AF_UNIX)
-connection.connect(sys.argv[1])
+try:
+    connection.connect(sys.argv[1])
+except OSError:
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 request = json.dumps({"argv": sys.argv[2:], "env": dict(os.environ), "cwd": os.getcwd()}).encode() + b"\\0"
 sent = connection.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 connection.sendall(request[sent:])
@@ -134,6 +137,7 @@ def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
 
 
 def _become_worker(request: dict, streams: list[int]) -> None:
+    os.setsid()  # Ray ends a worker together with its process group, which must not be the nursery's
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)

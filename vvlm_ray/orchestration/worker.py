@@ -121,13 +121,13 @@ class _Loader:
         x_W of 768 for a tower that emits 729 stays within 6 %.
         """
         from vvlm_ray.errors import UserError
-        from vvlm_ray.model.video_vlm import count_parameters, vision_tokens
+        from vvlm_ray.model.video_vlm import count_parameters
 
         counts = count_parameters(model)
         for key, stated, true in (
             (f"backbones.{self.trial.backbone}.lm_params", self.backbone.lm_params, counts["lm_params"]),
             ("cost.vision_params", self.study.cost.vision_params, counts["vision_params"]),
-            ("cost.vision_tokens", self.study.cost.vision_tokens, vision_tokens(model)),
+            ("cost.vision_tokens", self.study.cost.vision_tokens, counts["vision_tokens"]),
         ):
             if abs(stated - true) > 0.06 * true:
                 raise UserError(f"{key} is {stated:,.0f} in the sweep file and {true:,} in the model; correct the file")
