@@ -9,11 +9,13 @@ import numpy as np
 from vvlm_ray.scaling.problem import Scaled
 
 # Rounds of a resample: (how many starts are kept, Gauss-Newton iterations for each); what is left is polished.
-RACE = ((48, 6), (16, 15), (6, 40))
+RACE = ((24, 5), (8, 8))
 # Rounds of a single fit: nobody is dropped, so that the share of starts at the best objective means something.
 FULL = ((10**9, 20),)
 POLISH_ITERATIONS = 150
 POLISH_ROUNDS = 20
+SCANS = 2
+SCAN_BUDGET = 8
 
 
 def solve(scaled: Scaled, weights: np.ndarray, starts: np.ndarray, extra: np.ndarray, rounds):
@@ -21,7 +23,7 @@ def solve(scaled: Scaled, weights: np.ndarray, starts: np.ndarray, extra: np.nda
     kernels = load_kernels()
     keep, iterations = (np.array(column, np.int64) for column in zip(*rounds, strict=True))
     problem = build_problem(scaled, weights)
-    return kernels.solve(problem, starts, extra, keep, iterations, POLISH_ITERATIONS, POLISH_ROUNDS)
+    return kernels.solve(problem, starts, extra, keep, iterations, POLISH_ITERATIONS, POLISH_ROUNDS, SCANS, SCAN_BUDGET)
 
 
 def load_kernels():

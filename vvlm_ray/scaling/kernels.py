@@ -20,6 +20,7 @@ import numba
 import numpy as np
 
 OFF = -1.0e300  # log coefficient of a term that is switched off: its value is exactly 0
+NUM_SCANNED = 31  # exponents looked at in a scan, both signs
 MAX_LOG_STEP = 4.0  # longest step of a log coefficient, and of exponent times log-range
 # Sums may be reordered (that is what lets them use vector registers); inf and nan keep their meaning.
 FASTMATH = {"reassoc", "contract", "nsz"}
@@ -508,6 +509,64 @@ def _descend(pb, wk, theta, iterations, exact, tolerance):
 
 
 @_jit
+def _grid_exponent(pb, wk, exponent, position):
+    """The exponent at a position of a scan: 0 in the middle, then growing geometrically up to the bound."""
+    away = position - NUM_SCANNED // 2
+    size = 0.15 * 1.6 ** (abs(away) - 1) / wk.reach[exponent] if away else 0.0
+    return min(max(math.copysign(size, away), pb.lower[exponent]), pb.upper[exponent])
+
+
+@_jit
+def _scan(pb, wk, theta, loss, scanned, places, budget, iterations):
+    """Look along every exponent in turn for another basin, with the coefficients solved for at every step.
+
+    The local minima of these lines, best first, get a few steps each, and are polished where they come close.
+    Changes theta where a better basin is found; the loss.
+    """
+    terms, exponents = pb.term_atoms.shape[0], len(pb.lower)
+    chosen = np.zeros(terms, np.bool_)
+    candidate = np.empty(len(theta))
+    _loss(pb, wk, theta)
+    _refer_to_fit(pb, wk)
+    found = 0
+    line = np.empty(NUM_SCANNED + 2)
+    line[0] = line[NUM_SCANNED + 1] = math.inf
+    for e in range(exponents):
+        for s in range(NUM_SCANNED):
+            candidate[:] = theta
+            candidate[terms + e] = _grid_exponent(pb, wk, e, s)
+            for j in range(terms):
+                chosen[j] = theta[j] > OFF
+            line[s + 1] = _solve_coefficients(pb, wk, candidate, chosen)
+        for s in range(1, NUM_SCANNED + 1):
+            here = _grid_exponent(pb, wk, e, s - 1)
+            if line[s] <= line[s - 1] and line[s] < line[s + 1]:
+                below = _grid_exponent(pb, wk, e, max(s - 2, 0))
+                above = _grid_exponent(pb, wk, e, min(s, NUM_SCANNED - 1))
+                if not below < theta[terms + e] < above:
+                    scanned[found], places[found, 0], places[found, 1] = line[s], e, here
+                    found += 1
+    order = np.argsort(scanned[:found])
+    start = theta.copy()
+    for pick in order[:budget]:
+        e = int(places[pick, 0])
+        candidate[:] = start
+        candidate[terms + e] = places[pick, 1]
+        _loss(pb, wk, start)
+        _refer_to_fit(pb, wk)
+        for j in range(terms):
+            chosen[j] = start[j] > OFF
+        _solve_coefficients(pb, wk, candidate, chosen)
+        new = _descend(pb, wk, candidate, 12, False, 1e-9)
+        if new < loss * 1.01:
+            new = _polish(pb, wk, candidate, iterations, 4)
+        if new < loss * (1 - 1e-9):
+            loss = new
+            theta[:] = candidate
+    return loss
+
+
+@_jit
 def _offer_return(pb, wk, theta, loss):
     """Switch on the term, at the exponent, that promises the largest decrease; True where one does.
 
@@ -537,13 +596,9 @@ def _offer_return(pb, wk, theta, loss):
             exponent = pb.atom_exponent[a] if m >= 0 else -1
             if m >= 0 and _is_used(pb, theta, exponent):
                 continue
-            tries = 41 if m >= 0 else 1
+            tries = NUM_SCANNED if m >= 0 else 1
             for s in range(tries):
-                trial = 0.0
-                if m >= 0:
-                    spread = (s - 20) / 20.0
-                    trial = 12.0 * spread * abs(spread) / wk.reach[exponent]
-                    trial = min(max(trial, pb.lower[exponent]), pb.upper[exponent])
+                trial = _grid_exponent(pb, wk, exponent, s) if m >= 0 else 0.0
                 for i in range(runs):
                     power[i] = 0.0
                 for m2 in range(pb.term_atoms.shape[1]):
@@ -606,7 +661,7 @@ def _polish(pb, wk, theta, iterations, rounds):
 
 
 @_jit
-def solve(pb, starts, extra, keep, iterations, polish_iterations, polish_rounds):
+def solve(pb, starts, extra, keep, iterations, polish_iterations, polish_rounds, scans, scan_budget):
     """Best of many starts. starts (S, E) exponents; extra (X, P) whole parameter vectors, never dropped early.
 
     keep[s], iterations[s]: round s keeps that many and gives each that many iterations; what is left is
@@ -635,6 +690,17 @@ def solve(pb, starts, extra, keep, iterations, polish_iterations, polish_rounds)
             losses[s] = _descend(pb, wk, thetas[s], iterations[round_], False, 1e-9)
     for s in range(len(thetas)):
         losses[s] = _polish(pb, wk, thetas[s], polish_iterations, polish_rounds)
+    order = np.argsort(losses, kind="mergesort")
+    thetas, losses = thetas[order], losses[order]
+    scanned, places = np.empty(NUM_SCANNED * exponents), np.empty((NUM_SCANNED * exponents, 2))
+    for s in range(min(scans, len(thetas))):
+        if s > 0 and losses[s] <= losses[s - 1] * (1 + 1e-6):
+            continue  # the same basin
+        for _ in range(4):
+            before = losses[s]
+            losses[s] = _scan(pb, wk, thetas[s], before, scanned, places, scan_budget, polish_iterations)
+            if losses[s] >= before * (1 - 1e-9):
+                break
     order = np.argsort(losses, kind="mergesort")
     return thetas[order], losses[order]
 
