@@ -26,7 +26,8 @@ def main() -> int:
     from vvlm_ray.report.answer import sentences, summary
     from vvlm_ray.report.frontier_figure import draw_frontier
     from vvlm_ray.report.progress import shown
-    from vvlm_ray.study.analysis import analyse, open_source
+    from vvlm_ray.study.analysis import analyse
+    from vvlm_ray.study.source import open_source
     from vvlm_ray.study.tables import DEFAULT_FACTORS, Columns
 
     factors = tuple(options.factors.split(",")) if options.factors else DEFAULT_FACTORS

@@ -7,7 +7,7 @@ import numpy as np
 from vvlm_ray.report import style, words
 from vvlm_ray.report.frontier_figure import draw_frontier
 from vvlm_ray.report.progress import shown
-from vvlm_ray.study.analysis import Analysis, analyse, open_source
+from vvlm_ray.study.analysis import Analysis, analyse
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
 
@@ -22,7 +22,7 @@ def answer(folder: StudyFolder, study: Study) -> str:
     """
     asked = np.array(study.answer.tflops) * 1e12 if study.answer else None
     with shown() as progress:
-        analysis = analyse(open_source(folder.root), budgets_flops=asked, progress=progress)
+        analysis = analyse(folder.root, budgets_flops=asked, progress=progress)
     paths = style.save(draw_frontier(analysis), folder.report, "frontier", ("png", "svg", "pdf"))
     return "\n".join([*summary(analysis), "", *sentences(analysis), f"Pictures: {paths[0]} (and .svg, .pdf)"])
 
