@@ -1,93 +1,22 @@
-"""A tiny video VLM that really answers: it is trained, in two seconds, to say which colour a clip has.
-
-Clips are one plain colour each, as real mp4 files, so that a right pipeline scores 100 and any mistake in it
-(wrong video, wrong prompt, wrong answer's place) does not.
-"""
+"""Fixtures of the evaluation's tests: see colour_world.py."""
 
 import json
-import shutil
 
-import av
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, PreTrainedTokenizerFast, SiglipVisionConfig
+from colour_world import (
+    COLOURS,
+    LETTERS,
+    QUESTIONS,
+    Published,
+    build_model,
+    build_tokenizer,
+    training_batch,
+    write_clip,
+)
 
 from vvlm_ray.model.preprocess import ImagePreprocessor
-from vvlm_ray.model.prompts import encode_conversation, video_token_id
-from vvlm_ray.model.video_vlm import VideoVLM, VideoVLMConfig
-
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "grey": (128, 128, 128)}
-LETTERS = dict(zip(COLOURS, "ABCD", strict=True))
-NUM_FRAMES = 3
-IMAGE_SIZE = 16
-CLIP_SIZE = 32  # decord cannot read clips narrower than that
-QUESTIONS = {"which colour ?": LETTERS, "name it": {name: name for name in COLOURS}}
-
-
-def write_clip(path, colour, num_frames=8, rate=8):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame = np.full((CLIP_SIZE, CLIP_SIZE, 3), COLOURS[colour], dtype=np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "threads": "1"})
-        stream.height, stream.width, stream.pix_fmt = CLIP_SIZE, CLIP_SIZE, "yuv420p"
-        for _ in range(num_frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-
-
-def build_tokenizer():
-    words = ["which", "colour", "?", "name", "it", "yes", "no", *"ABCDE", *COLOURS]
-    special = ["<pad>", "<unk>", "<video>", "<user>", "<assistant>", "<end>"]
-    vocabulary = {word: index for index, word in enumerate([*special, *words])}
-    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token="<end>",
-        additional_special_tokens=["<video>", "<user>", "<assistant>"],
-        chat_template=(
-            "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '<end>' }}{% endfor %}"
-            "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-        ),
-    )
-
-
-def build_model(tokenizer, seed=0):
-    torch.manual_seed(seed)
-    vision = SiglipVisionConfig(
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=IMAGE_SIZE,
-        patch_size=8,
-        vision_use_head=False,
-    )
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    config = VideoVLMConfig(
-        vision_config=vision,
-        text_config=text,
-        tokens_per_frame=4,
-        video_token_id=video_token_id(tokenizer),
-        vision_select_layer=-1,
-    )
-    return VideoVLM(config)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +26,7 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def preprocessor():
-    return ImagePreprocessor(size=IMAGE_SIZE)
+    return ImagePreprocessor(size=16)
 
 
 @pytest.fixture(scope="session")
@@ -125,23 +54,6 @@ def model(tokenizer, preprocessor):
         if num_good == 10:
             return model.eval()
     pytest.fail("the fixture's training did not converge")
-
-
-def training_batch(tokenizer, preprocessor, asked, answers, shown, rng):  # noqa: PLR0917
-    encoded = [
-        encode_conversation(tokenizer, [("user", text), ("assistant", answer)], NUM_FRAMES * 4)
-        for text, answer in zip(asked, answers, strict=True)
-    ]
-    length = max(len(ids) for ids, _ in encoded)
-    pad = tokenizer.pad_token_id
-    frames = np.zeros((len(shown), NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)) + [[[[COLOURS[name]]]] for name in shown]
-    frames = np.clip(frames + rng.integers(-12, 13, (len(shown), 1, 1, 1, 3)), 0, 255).astype(np.uint8)
-    return {
-        "input_ids": torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in encoded]),
-        "labels": torch.tensor([labels + [-100] * (length - len(labels)) for _, labels in encoded]),
-        "attention_mask": torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids, _ in encoded]),
-        "pixel_values": torch.stack([preprocessor(clip) for clip in frames]),
-    }
 
 
 @pytest.fixture
@@ -174,29 +86,6 @@ def questions(clips, tmp_path):
     path = tmp_path / "questions.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
     return path
-
-
-class Published:
-    """Builds data sets in the working folder and videos in HF_HOME."""
-
-    def __init__(self, home, clips):
-        self.home, self.clips = home, clips
-
-    def video(self, clip, folder, name):
-        target = self.home / folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(clip, target)
-
-    def dataset(self, path, split, rows, config="default"):
-        """Rows of one configuration; several calls add up to one data set."""
-        folder = self.home.parent / path
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{config}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-        configs = "".join(
-            f"- config_name: {file.stem}\n  data_files:\n  - split: {split}\n    path: {file.name}\n"
-            for file in sorted(folder.glob("*.jsonl"))
-        )
-        (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import COLOURS, LETTERS, NUM_FRAMES
+from colour_world import COLOURS, LETTERS, NUM_FRAMES
 from lmms_eval import tasks as lmms_tasks
 
 from vvlm_ray.evaluation.benchmarks import BENCHMARKS

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 
 import pytest
-from conftest import NUM_FRAMES
+from colour_world import NUM_FRAMES
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.evaluation.benchmarks import BENCHMARKS

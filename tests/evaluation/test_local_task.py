@@ -3,12 +3,14 @@
 import json
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import COLOURS, NUM_FRAMES, QUESTIONS, write_clip
+from colour_world import COLOURS, NUM_FRAMES, write_clip
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.evaluation.evaluate import check_tasks, evaluate
@@ -188,5 +190,9 @@ def test_problems_are_found_before_anything_runs(tmp_path, questions, clips, mon
         find_local_tasks([folder, shutil.copytree(folder, tmp_path / "again")])
 
 
-def test_the_fixture_asks_several_questions_per_video(questions):
-    assert len(questions.read_text().splitlines()) == 12 * len(QUESTIONS)
+def test_planning_needs_neither_torch_nor_lmms_eval():
+    code = (
+        "import sys; from vvlm_ray.evaluation.evaluate import check_tasks; check_tasks(['VDC', 'x']); "
+        "print(sorted({'torch', 'lmms_eval', 'transformers', 'datasets', 'requests'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

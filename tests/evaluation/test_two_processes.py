@@ -9,17 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NUM_FRAMES
+from colour_world import NUM_FRAMES
 
 from vvlm_ray.evaluation.evaluate import evaluate
 from vvlm_ray.evaluation.local_tasks import write_local_task
 
 
 @pytest.fixture
-def folder(parts, questions, clips, tmp_path, monkeypatch):
-    """23 questions (an odd number), some with empty or long answers; two of the videos broken in a second task."""
+def folder(parts, untrained, questions, clips, tmp_path, monkeypatch):  # noqa: PLR0917
+    """23 questions (an odd number); two of the videos are broken in a second task."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     parts[0].save_pretrained(tmp_path / "model")
+    untrained.save_pretrained(tmp_path / "wild")
     rows = [json.loads(line) for line in questions.read_text().splitlines()][:23]
     for row in rows[::5]:
         row["answer"] = "never said"
@@ -39,7 +40,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_two_processes_agree_with_one(folder, parts):
+def test_two_processes_agree_with_one(folder, parts, untrained):
     script = Path(__file__).with_name("two_processes.py")
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     processes = [
@@ -60,4 +61,7 @@ def test_two_processes_agree_with_one(folder, parts):
     for name in ("whole", "sharded"):
         assert found[0][name]["scores"] == pytest.approx(alone.scores)
         assert (found[0][name]["num_questions"], found[0][name]["num_unreadable"]) == (46, 4)
-    assert "4 of 23 questions" in found[0]["failure"]
+    assert found[0]["single"] == 1
+    wild = evaluate(untrained, *parts[1:], **tasks, max_unreadable_share=0.2)
+    assert found[0]["wild"]["scores"] == pytest.approx(wild.scores)
+    assert "2 of 23 questions" in found[0]["failure"]  # the missing file is noticed before the broken one

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from conftest import NUM_FRAMES, build_tokenizer
+from colour_world import NUM_FRAMES, build_tokenizer
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -25,17 +25,20 @@ from vvlm_ray.model.video_vlm import VideoVLM
 def main(folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    parts = VideoVLM.from_pretrained(folder / "model").eval(), build_tokenizer(), ImagePreprocessor(size=16)
+    parts = build_tokenizer(), ImagePreprocessor(size=16)
     arguments = {"num_frames": NUM_FRAMES, "batch_size": 3, "task_folders": [folder / "tasks"]}
     found = {}
-    for name in ("whole", "sharded"):
-        if name == "sharded":
-            shard(parts[0])
-        # Endless answers: ranks that stop after different numbers of steps would wait for each other for ever.
-        result = evaluate(*parts, tasks=["colours", "partly broken"], max_unreadable_share=0.2, **arguments)
+    # The untrained model's answers have all lengths: ranks that took different numbers of steps would hang.
+    for name, checkpoint, is_sharded in (("whole", "model", False), ("sharded", "model", True), ("wild", "wild", True)):
+        model = VideoVLM.from_pretrained(folder / checkpoint).eval()
+        if is_sharded:
+            shard(model)
+        result = evaluate(model, *parts, tasks=["colours", "partly broken"], max_unreadable_share=0.2, **arguments)
         found[name] = asdict(result) | {"seconds": None}
+    # Fewer questions than processes: one of them only keeps step.
+    found["single"] = evaluate(model, *parts, tasks=["colours"], limit=1, **arguments).num_questions
     try:
-        evaluate(*parts, tasks=["partly broken"], **arguments)
+        evaluate(model, *parts, tasks=["partly broken"], **arguments)
     except EvaluationFailed as failure:
         found["failure"] = str(failure)
     (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(found))

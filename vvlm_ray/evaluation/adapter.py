@@ -88,11 +88,6 @@ class VideoVLMAdapter(lmms):
         self.device = next(model.parameters()).device
         self._rank = int(os.environ.get("RANK", "0"))
         self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.accelerator = None  # lmms-eval makes one where there is none, and asks for it among several
-        if self._world_size > 1:
-            from accelerate import Accelerator
-
-            self.accelerator = Accelerator()
 
     def clean(self) -> None:
         """Keep the model: it is the caller's, who may train on. (lmms-eval's own deletes it and has the

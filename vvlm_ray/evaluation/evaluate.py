@@ -81,6 +81,7 @@ def evaluate(
     if problems:
         raise UserError("; ".join(problems))
     judge = judge or JudgeSettings.from_environment()
+    model = getattr(model, "module", model)  # without the wrapper of DistributedDataParallel
     started = time.monotonic()
     plans = _plans(tasks, task_folders, video_root)
     if any(plan.benchmark.is_judged for plan in plans):
@@ -242,6 +243,7 @@ def _simple_evaluate(plan: _Plan, adapter: VideoVLMAdapter, *, limit: int | None
                 bootstrap_iters=0,
                 log_samples=True,
                 process_docs_parallel=num_threads,
+                distributed_executor_backend="torchrun",  # plain torch.distributed: no Accelerator is made
                 # Some tasks write submission files: not into the current folder.
                 cli_args=SimpleNamespace(output_path=folder, process_with_media=False),
             )
