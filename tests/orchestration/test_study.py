@@ -141,12 +141,10 @@ def test_killed_after_the_first_trial_it_goes_on_and_gives_the_same_records(fini
 
 @pytest.mark.timeout(280)
 def test_a_corrupt_video_is_counted_and_too_many_fail_the_trial_by_name(finished, tmp_path):
-    sweep, finished_storage, _ = finished
+    _, finished_storage, _ = finished
     storage = tmp_path / "studies"
     assets = storage / "two" / "assets"
-    subprocess.run(
-        ["cp", "-r", finished_storage / "two" / "assets", assets.parent.mkdir(parents=True) or assets], check=True
-    )
+    shutil.copytree(finished_storage / "two" / "assets", assets)
     train = json.loads((assets / "benchmark" / "train.json").read_text())
     broken = assets / "benchmark" / "videos" / train[0]["video"]
     broken.write_bytes(b"not a video")

@@ -51,6 +51,7 @@ class UnreadableVideos(UserError):
     """More videos than allowed could not be read."""
 
     def __init__(self, num_unreadable: int, num_examples: int, allowed: float, unreadable: Sequence) -> None:
+        self._arguments = (num_unreadable, num_examples, allowed, tuple(unreadable))
         share = 100 * num_unreadable / num_examples
         named = "".join(f"\n  {path}: {reason}" for path, reason in unreadable[:5])
         super().__init__(
@@ -58,6 +59,9 @@ class UnreadableVideos(UserError):
             f"max_unreadable_share allows {100 * allowed:g} %; check video_root, mend or leave out these files "
             f"(the first {min(5, len(unreadable))} follow), or raise max_unreadable_share:{named}"
         )
+
+    def __reduce__(self) -> tuple:
+        return UnreadableVideos, self._arguments  # Ray carries it from the worker to the driver
 
 
 class Diverged(RuntimeError):
