@@ -26,7 +26,7 @@ from vvlm_ray.training.checkpoint import Progress, RunState
 from vvlm_ray.training.optimizer import build_optimizer, lr_factor, scale_and_clip, set_lr
 from vvlm_ray.training.results import Diverged, FinetuneResult, StepReport, UnreadableVideos
 from vvlm_ray.training.settings import FinetuneSettings
-from vvlm_ray.training.sharding import accumulating, gather_model, is_sharded, make_accelerator, place_model
+from vvlm_ray.training.sharding import accumulating, gather_model, make_accelerator, place_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -53,7 +53,8 @@ def finetune(
     save_checkpoint: called on every worker with a folder of this worker's files, at times that worker 0's clock
         decides; put the files of all workers into one folder, which is what `resume_from` takes. The folder given is
         deleted after the call. A run long enough to have saved also saves its end.
-    Afterwards the model is whole on every worker, on the worker's device and in evaluation mode.
+    Afterwards the model is whole on every worker, on the worker's device and in evaluation mode; its weights are in
+    the precision they came in, or, where they were split, in the one that was computed in.
 
     Raises UnreadableVideos (a UserError) when too many videos cannot be read, UserError for a checkpoint of another
     run, Diverged when the loss is not finite.
@@ -67,9 +68,11 @@ def finetune(
         if resume_from is not None:
             run.state.load(resume_from)
         run.train(on_step, save_checkpoint)
-    if is_sharded(model):
-        gather_model(model)
-    return run.result()
+        result = run.result()
+        if settings.sharding == "fsdp":
+            run.optimizer.state.clear()  # its memory is needed for the whole model
+            gather_model(run.model, model, settings)
+    return result
 
 
 @contextlib.contextmanager
@@ -108,11 +111,11 @@ class _Run:
         settings: FinetuneSettings,
         accelerator: Accelerator,
     ) -> None:
-        self.model, self.settings, self.accelerator = model, settings, accelerator
         self.dataset, self.collator = dataset, collator
+        self.settings, self.accelerator = settings, accelerator
         self.flops = _FlopsPerStep.of(model, settings)  # sizes are counted before they are split
-        self.module = place_model(model, settings, accelerator)
-        self.optimizer = build_optimizer(model, settings)
+        self.model, self.module = place_model(model, settings, accelerator)
+        self.optimizer = build_optimizer(self.model, settings)
         rank, world_size = accelerator.process_index, accelerator.num_processes
         self.plan = BatchPlan(
             num_examples=len(dataset),
@@ -124,7 +127,7 @@ class _Run:
             micro_batch_size=settings.micro_batch_size,
         )
         self.progress = Progress()
-        self.state = RunState(model, self.optimizer, self.progress, settings, len(dataset), rank, world_size)
+        self.state = RunState(self.model, self.optimizer, self.progress, settings, len(dataset), rank, world_size)
 
     def train(
         self, on_step: Callable[[StepReport], None] | None, save_checkpoint: Callable[[Path], None] | None

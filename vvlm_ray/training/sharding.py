@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,8 @@ from vvlm_ray.training.settings import FinetuneSettings
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from vvlm_ray.model.video_vlm import VideoVLM
+
 
 def make_accelerator() -> Accelerator:
     """accelerate's view of this process: its rank and device; on a machine without GPUs, the CPU.
@@ -24,73 +27,87 @@ def make_accelerator() -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
-    # The model's only buffers are constants (rotary frequencies): nothing to broadcast before every forward.
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[ddp])
 
 
-def place_model(model: nn.Module, settings: FinetuneSettings, accelerator: Accelerator) -> nn.Module:
-    """Move the model to this worker's device, split or wrapped as asked; returns the module to call.
+def place_model(model: VideoVLM, settings: FinetuneSettings, accelerator: Accelerator) -> tuple[VideoVLM, nn.Module]:
+    """Move the model to this worker's device, copied or split; returns (what is trained, what is called).
 
-    With "none" that is the model itself, or DistributedDataParallel around it. With "fsdp" the model is split in
-    place by torch's `fully_shard`, not by accelerate: on CPU workers accelerate 1.15 silently gives DDP instead, and
-    one way of splitting, tested on gloo, serves both.
+    With sharding "none" the model itself is trained, and called through DistributedDataParallel where there are more
+    workers. With "fsdp" a split twin of the model is, and the model is empty until `gather_model`: FSDP2 hooks itself
+    into modules for good, and a model that evaluates and generates afterwards had better never been touched.
+    The split is torch's `fully_shard`, not accelerate's: on CPU workers accelerate 1.15 silently gives DDP instead,
+    and one way of splitting, tested on gloo, serves both.
     Raises UserError if "fsdp" is asked for outside of a process group.
     """
     if settings.sharding == "none":
-        return accelerator.prepare_model(model)
-    _shard(model, settings.precision, accelerator.device)
-    return model
+        return model, accelerator.prepare_model(model)
+    if not torch.distributed.is_initialized():
+        raise UserError(
+            "sharding: 'fsdp' needs a process group, as Ray Train and torchrun make it; give the trial such workers "
+            "or use sharding: 'none'"
+        )
+    twin = _take_weights(model)
+    _split(twin, settings.precision, accelerator.device)
+    return twin, twin
 
 
-def accumulating(model: nn.Module, accelerator: Accelerator) -> contextlib.AbstractContextManager:
+def accumulating(module: nn.Module, accelerator: Accelerator) -> contextlib.AbstractContextManager:
     """Around every micro-batch but a step's last: gradients are summed here, and exchanged once at the end.
 
     Not under FSDP: unexchanged gradients are whole ones, and would need the memory that sharding saves.
     """
-    return contextlib.nullcontext() if is_sharded(model) else accelerator.no_sync(model)
+    return contextlib.nullcontext() if is_sharded(module) else accelerator.no_sync(module)
 
 
-def is_sharded(model: nn.Module) -> bool:
-    from torch.distributed.tensor import DTensor
-
-    return any(isinstance(p, DTensor) for p in model.parameters())
+def is_sharded(module: nn.Module) -> bool:
+    return hasattr(next(module.parameters()), "to_local")
 
 
-def gather_model(model: nn.Module) -> None:
-    """Give every worker a whole copy of a split model, in place and in the precision it computed in.
+@torch.no_grad()
+def gather_model(twin: VideoVLM, model: VideoVLM, settings: FinetuneSettings) -> None:
+    """Put the weights of a split twin back into the model, whole on every worker and on its device.
 
-    From then on workers call it independently of one another, to evaluate or to generate; training is over.
+    In the precision that the run computed in: bfloat16 then halves what a GPU has to hold.
     """
-    for module in _sharded_modules(model):
-        module.set_reshard_after_forward(False)
-        module.unshard()
+    low = torch.bfloat16 if settings.precision == "bf16" else None
+    whole = {name: p.to(low or p.dtype).full_tensor() for name, p in twin.named_parameters()}
+    _replace_parameters(model, {name: nn.Parameter(value) for name, value in whole.items()})
 
 
-def _shard(model: nn.Module, precision: str, device: torch.device) -> None:
+def _take_weights(model: VideoVLM) -> VideoVLM:
+    """A twin of the model that owns its weights; what stays behind has shapes only."""
+    parameters = dict(model.named_parameters())
+    shared = [*parameters.values(), *model.buffers()]
+    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    empty = {name: nn.Parameter(torch.empty_like(p, device="meta")) for name, p in parameters.items()}
+    _replace_parameters(model, empty)
+    return twin
+
+
+def _replace_parameters(model: nn.Module, new: dict[str, nn.Parameter]) -> None:
+    """Put parameters in place of those of the same names; tied ones stay tied, frozen ones frozen."""
+    substitutes = {id(p): new[name].requires_grad_(p.requires_grad) for name, p in model.named_parameters()}
+    for module in model.modules():
+        for name, p in module._parameters.items():
+            if p is not None:
+                module._parameters[name] = substitutes[id(p)]
+
+
+def _split(model: VideoVLM, precision: str, device: torch.device) -> None:
     """FSDP2 over all workers: each encoder and decoder layer a unit of its own, all the rest one more."""
-    if not torch.distributed.is_initialized():
-        raise UserError(
-            'sharding: "fsdp" needs a process group; run with resources that give a trial workers '
-            'under Ray Train or torchrun, or use sharding: "none"'
-        )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.tensor import DTensor
 
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     low = torch.bfloat16 if precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32 if low else None)
-    names = set(model._no_split_modules) | set(model.language_model._no_split_modules or ())
+    layers = {*model._no_split_modules, *(model.language_model._no_split_modules or ())}
     for module in list(model.modules()):
-        if type(module).__name__ in names:
+        if type(module).__name__ in layers:
             fully_shard(module, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    model.to(device)  # buffers of modules that fully_shard did not move
-    if not all(hasattr(p, "to_local") for p in model.parameters()):
-        raise RuntimeError("fully_shard left parameters whole")
-
-
-def _sharded_modules(model: nn.Module) -> list[nn.Module]:
-    from torch.distributed.fsdp import FSDPModule
-
-    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+    if not all(isinstance(p, DTensor) for p in model.parameters()):
+        raise RuntimeError("fully_shard left some parameters whole: memory would not suffice for real models")

@@ -1,0 +1,239 @@
+"""The loop on one worker, with real files, a real tower and a real LM."""
+
+import shutil
+
+import pytest
+import torch
+from workbench import same
+
+from vvlm_ray.data.dataset import Collator, Unreadable
+from vvlm_ray.errors import UserError
+from vvlm_ray.training.loop import finetune
+from vvlm_ray.training.results import Diverged, UnreadableVideos
+from vvlm_ray.training.settings import FinetuneSettings
+
+
+def test_it_learns_and_counts(bench):
+    reports = []
+    model, result, _ = bench.run(settings={"epochs": 8, "batch_size": 8}, on_step=reports.append)
+    assert result.num_steps == len(reports) == 24
+    assert [report.step for report in reports] == list(range(1, 25))
+    assert (result.num_examples_seen, result.num_unreadable) == (8 * 24, 0)
+    assert result.final_loss == reports[-1].loss
+    assert result.mean_loss_last_tenth == pytest.approx(sum(report.loss for report in reports[-2:]) / 2)
+    assert result.mean_loss_last_tenth < 0.5 * reports[0].loss
+    assert max(report.lr for report in reports) == 1e-2
+    assert all(r.tokens_per_second > r.examples_per_second > 0 and r.tflops_per_second > 0 for r in reports)
+    assert not model.training
+
+
+def test_the_loss_is_the_mean_over_answer_tokens_of_the_whole_batch(bench):
+    """The first step's loss and clipped update, against one plain forward over the whole batch."""
+    reports = []
+    bench.run(settings={"batch_size": 24, "micro_batch_size": 5}, on_step=reports.append)
+    dataset, model = bench.dataset(), bench.model()
+    batch = Collator(0)([dataset[index] for index in range(24)])
+    del batch["unreadable"]
+    loss = model(**batch).loss
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    assert reports[0].loss == pytest.approx(loss.item(), rel=1e-5)
+    assert reports[0].grad_norm == pytest.approx(norm.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("micro", [4, 5, 1])
+def test_accumulation_changes_nothing(bench, micro):
+    """1 x 16 = 4 x 4, conversations of different lengths included; 24 examples make a last batch of 8."""
+    # float64, since AdamW turns a rounding error of a gradient that is 0 into a part of the learning rate.
+    _, whole, expected = bench.run(bench.model(torch.float64))
+    _, cut, weights = bench.run(bench.model(torch.float64), settings={"micro_batch_size": micro})
+    same(expected, weights, atol=1e-6, rtol=0)
+    assert cut.final_loss == pytest.approx(whole.final_loss, rel=1e-5)
+    assert cut.num_examples_seen == whole.num_examples_seen == 24
+
+
+def test_same_seed_same_weights_and_another_seed_others(bench):
+    _, _, first = bench.run()
+    _, _, again = bench.run()
+    _, _, other = bench.run(settings={"seed": 1})
+    same(first, again)
+    assert not torch.equal(first["projector.0.weight"], other["projector.0.weight"])
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("trainable", ["all", "projector"])
+def test_interrupted_and_resumed_is_uninterrupted(bench, tmp_path, trainable):
+    """Bit for bit, dropout's random numbers included."""
+    settings = {"batch_size": 5, "micro_batch_size": 2, "epochs": 2, "trainable": trainable}
+
+    def with_dropout():
+        model = bench.model()
+        for layer in model.language_model.model.layers:
+            layer.self_attn.attention_dropout = 0.2
+        return model
+
+    _, expected_result, expected = bench.run(with_dropout(), settings=settings)
+
+    def stop(report):
+        if report.step == 6:  # in the second epoch; the checkpoint is that of step 5
+            raise Interrupted
+
+    def save(folder):
+        shutil.rmtree(tmp_path / "kept", ignore_errors=True)
+        shutil.copytree(folder, tmp_path / "kept")
+
+    with pytest.raises(Interrupted):
+        bench.run(
+            with_dropout(),
+            settings=settings | {"checkpoint_every_seconds": 1e-9},
+            on_step=stop,
+            save_checkpoint=save,
+        )
+    torch.manual_seed(12345)  # whatever happened in between
+    reports = []
+    _, result, weights = bench.run(
+        with_dropout(), settings=settings, resume_from=tmp_path / "kept", on_step=reports.append
+    )
+    assert reports[0].step == 6
+    same(expected, weights)
+    assert result.final_loss == expected_result.final_loss
+    assert result.mean_loss_last_tenth == expected_result.mean_loss_last_tenth
+    assert result.num_examples_seen == expected_result.num_examples_seen == 48
+
+
+def test_a_finished_checkpoint_gives_its_result_at_once(bench, tmp_path):
+    settings = {"checkpoint_every_seconds": 1e-9}
+    _, expected, weights = bench.run(
+        settings=settings, save_checkpoint=lambda f: shutil.copytree(f, tmp_path / "kept", dirs_exist_ok=True)
+    )
+    _, result, again = bench.run(settings=settings, resume_from=tmp_path / "kept")
+    same(weights, again)
+    assert result.num_steps == expected.num_steps and result.final_loss == expected.final_loss
+
+
+def test_a_checkpoint_of_another_run_is_refused(bench, tmp_path):
+    bench.run(
+        settings={"checkpoint_every_seconds": 1e-9},
+        save_checkpoint=lambda f: shutil.copytree(f, tmp_path / "kept", dirs_exist_ok=True),
+    )
+    with pytest.raises(UserError, match=r"another run \(lr 0.01 then, 0.02 now\)"):
+        bench.run(settings={"lr": 2e-2}, resume_from=tmp_path / "kept")
+    with pytest.raises(UserError, match=r"num_examples 24 then, 20 now"):
+        bench.run(dataset=bench.dataset(20), resume_from=tmp_path / "kept")
+    with pytest.raises(UserError, match=r"state.json: cannot be read"):
+        bench.run(resume_from=tmp_path)
+
+
+def test_short_runs_save_nothing(bench):
+    saved = []
+    bench.run(settings={"checkpoint_every_seconds": 600}, save_checkpoint=saved.append)
+    assert saved == []
+
+
+def test_projector_only_changes_the_projector_alone(bench):
+    before = {name: p.detach().clone() for name, p in bench.model().named_parameters()}
+    model, _, after = bench.run(settings={"trainable": "projector"})
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("projector.")}
+    assert model.language_model.get_input_embeddings().weight.requires_grad  # as it was before
+
+
+def test_the_vision_tower_has_its_own_learning_rate(bench):
+    """AdamW's first step moves every weight by its learning rate."""
+    before = {name: p.detach().clone() for name, p in bench.model().named_parameters()}
+    _, _, after = bench.run(settings={"batch_size": 24, "projector_lr": 3e-2})
+    moved = {
+        part: max(float((after[name] - before[name]).abs().max()) for name in before if name.startswith(part))
+        for part in ("vision_tower", "projector", "language_model")
+    }
+    assert moved == pytest.approx({"vision_tower": 1e-3, "projector": 3e-2, "language_model": 1e-2}, rel=1e-2)
+
+
+def test_gradient_checkpointing_changes_nothing(bench):
+    _, _, expected = bench.run()
+    model, _, weights = bench.run(settings={"gradient_checkpointing": True})
+    same(expected, weights)
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
+def test_bf16_on_the_cpu_keeps_weights_in_float32(bench):
+    _, expected, _ = bench.run()
+    _, result, weights = bench.run(settings={"precision": "bf16"})
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    assert result.final_loss == pytest.approx(expected.final_loss, rel=0.05)
+    assert result.final_loss != expected.final_loss
+
+
+def test_loader_workers_change_nothing(bench, monkeypatch):
+    """Also where workers are replaced after every 8 examples."""
+    monkeypatch.setattr("vvlm_ray.training.batches.EXAMPLES_PER_LOADER_WORKER", 8)
+    settings = {"batch_size": 4, "micro_batch_size": 2}
+    _, _, expected = bench.run(settings=settings)
+    _, result, weights = bench.run(settings=settings | {"num_loader_workers": 1})
+    same(expected, weights)
+    assert result.num_examples_seen == 24
+
+
+def test_unreadable_videos_are_left_out_and_counted(bench, tmp_path):
+    dataset = bench.dataset()
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    examples = list(dataset.examples)
+    readable = [e for index, e in enumerate(examples) if index not in (3, 17)]
+    dataset.examples = [e if e in readable else type(e)(e.example_id, broken, e.turns, e.source) for e in examples]
+    # One batch of everything: which examples are left out then makes the only difference.
+    settings = {"batch_size": 24, "max_unreadable_share": 0.1, "micro_batch_size": 1}
+    _, result, weights = bench.run(bench.model(torch.float64), dataset, settings=settings)
+    assert (result.num_examples_seen, result.num_unreadable) == (22, 2)
+    assert result.unreadable[0][0] == str(broken) and "broken.mp4" in result.unreadable[0][1]
+    dataset.examples = readable
+    _, _, expected = bench.run(bench.model(torch.float64), dataset, settings=settings)
+    same(expected, weights, atol=1e-6, rtol=0)
+
+    dataset.examples = [type(e)(e.example_id, broken, e.turns, e.source) for e in examples]
+    with pytest.raises(UnreadableVideos, match=r"allows 10 %.*\n.*broken.mp4") as caught:
+        bench.run(dataset=dataset, settings=settings | {"batch_size": 3})
+    assert isinstance(caught.value, UserError)
+
+
+def test_a_step_without_any_readable_video_is_passed_over(bench):
+    dataset = bench.dataset()
+    items = [dataset[index] for index in range(6)] + [Unreadable("a.mp4", "missing")] * 2
+    _, result, _ = bench.run(
+        dataset=items, settings={"batch_size": 1, "max_unreadable_share": 0.5}, model=bench.model()
+    )
+    assert (result.num_steps, result.num_examples_seen, result.num_unreadable) == (8, 6, 2)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(bench):
+    model = bench.model()
+    with torch.no_grad():
+        model.projector[0].weight[0, 0] = torch.nan
+    with pytest.raises(Diverged, match="step 1 of 2"):
+        bench.run(model)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch_size", 0),
+        ("micro_batch_size", 0),
+        ("precision", "fp16"),
+        ("sharding", "zero"),
+        ("lr", float("nan")),
+        ("warmup_fraction", 1.5),
+        ("max_unreadable_share", -0.1),
+        ("trainable", "lm"),
+    ],
+)
+def test_settings_that_make_no_sense(key, value):
+    with pytest.raises(UserError, match=key):
+        FinetuneSettings(**{key: value})
+
+
+def test_sharding_outside_of_a_process_group(bench):
+    with pytest.raises(UserError, match="needs a process group"):
+        finetune(bench.model(), bench.dataset(), Collator(0), FinetuneSettings(sharding="fsdp"))
