@@ -1,24 +1,35 @@
-"""The plan of a study: every trial with its cost, the jobs it takes, and the problems that can be seen beforehand."""
+"""The plan of a study: every trial with its cost, the jobs it takes, their schedule, and what is wrong beforehand."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vvlm_ray.scaling.cost import inference_flops_parts, training_flops
-from vvlm_ray.study.config import STUDY_PREFIX, Study
+from vvlm_ray.study.config import FACTORS, STUDY_PREFIX, NodeType, Study
+from vvlm_ray.study.estimates import QUESTIONS, Estimator, measure_throughput
 from vvlm_ray.study.folder import StudyFolder
+from vvlm_ray.study.hardware import Gpu, gpu_of, nodes_of
+from vvlm_ray.study.memory import gang_sizes, smallest_feasible
 from vvlm_ray.study.records import is_finished
-from vvlm_ray.study.schedule import Job, simulate
-from vvlm_ray.study.trials import Trial, expand
+from vvlm_ray.study.schedule import Choice, Job, Node, Start, lower_bound, simulate
+from vvlm_ray.study.trials import Trial, expand, needs_stage1, projector_id
 
 BENCHMARK_JOB = "benchmark"
 BASE_TRAINING_SECONDS = {"small": 30.0, "medium": 40.0, "large": 90.0}  # one CPU core
 BENCHMARK_SECONDS = 20.0
+POOL_GPUS_PER_NODE = 8  # where a cluster is only a number of GPUs
+# Without max_trial_hours, a trial with workers: auto gets more GPUs while it would last longer than this share of
+# what the whole study takes on the cluster: one long trial must not decide when the study ends.
+LONGEST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Trials in order, the jobs still to run, the simulated makespan, and problems (empty when it can start)."""
+    """Trials in order, the jobs still to run, their simulated schedule, and problems (empty when it can start).
+
+    `nodes` is what was planned for, of the types in `gpus`; `lower_bound_seconds` is what no schedule could beat;
+    `choices` are by trial, `min_gpus` by job (on the first GPU type); `notes` are sentences about assumptions.
+    """
 
     trials: list[Trial]
     jobs: list[Job]
@@ -26,52 +37,267 @@ class Plan:
     num_slots: float
     makespan_seconds: float
     problems: list[str]
+    nodes: list[Node] = field(default_factory=list)
+    gpus: dict[str, Gpu] = field(default_factory=dict)
+    schedule: list[Start] = field(default_factory=list)
+    lower_bound_seconds: float = 0.0
+    choices: dict[str, tuple[Choice, ...]] = field(default_factory=dict)
+    min_gpus: dict[str, int | None] = field(default_factory=dict)
+    estimator: Estimator | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def trial_slots(study: Study) -> float:
-    """Slots of one trial: its GPUs, or its CPUs where it uses no GPU."""
+    """Slots of one trial, where the sweep file says it: its GPUs, or its CPUs where it uses no GPU."""
     r = study.resources
-    return r.workers * (r.gpus_per_worker or r.cpus_per_worker)
+    workers = 1 if r.workers == "auto" else r.workers
+    return workers * (r.gpus_per_worker or r.cpus_per_worker)
 
 
 def trial_training_flops(study: Study, trial: Trial) -> float:
-    return float(training_flops(trial.inference_flops, trial.num_examples, study.finetune.epochs))
+    return _plain_estimator(study).training_flops(trial)
 
 
 def trial_seconds(study: Study, trial: Trial) -> float:
-    """Expected wall seconds: overhead + training FLOPs at the planned throughput."""
-    throughput = study.planning.tflops_per_slot * 1e12 * trial_slots(study)
-    return study.planning.overhead_seconds + trial_training_flops(study, trial) / throughput
+    """Expected wall seconds on the slots that the sweep file gives it, at the planned throughput."""
+    estimator = _plain_estimator(study)
+    gpu = estimator.pool_gpu() if study.resources.gpus_per_worker else None
+    return estimator.seconds(trial, trial_slots(study), gpu)
 
 
-def make_plan(study: Study, sweep_file: Path, folder: StudyFolder, num_slots: float) -> Plan:
-    """Expand a study and find out what is left to run, how long it takes on `num_slots` slots, and what is wrong."""
+def _plain_estimator(study: Study) -> Estimator:
+    return Estimator(study, Path("sweep.yaml"), StudyFolder(Path(study.name)))
+
+
+def make_plan(
+    study: Study,
+    sweep_file: Path,
+    folder: StudyFolder,
+    num_slots: float | None = None,
+    *,
+    cluster: Sequence[NodeType] | None = None,
+) -> Plan:
+    """Expand a study and find out what is left to run, how long it takes, and what is wrong.
+
+    Args:
+        num_slots: plan for one pool of so many GPUs (or CPUs, for trials without); widened to hold the widest trial.
+        cluster: plan for these machines instead; default, without num_slots: the sweep file's `cluster`.
+    """
     trials = expand(study)
     finished = frozenset(t.trial_id for t in trials if is_finished(folder, t.trial_id))
     problems = find_problems(study, sweep_file, folder)
-    jobs = remaining_jobs(study, folder, trials, finished)
-    if widest := max((j.slots for j in jobs), default=0):
-        num_slots = max(num_slots, widest)
-    makespan = max((s.end for s in simulate(jobs, num_slots)), default=0.0)
-    return Plan(trials, jobs, finished, num_slots, makespan, problems)
+    estimator = Estimator(study, sweep_file, folder)
+    measured = measure_throughput(estimator, [t for t in trials if t.trial_id in finished])
+    estimator = Estimator(study, sweep_file, folder, measured)
+    machines = _Machines(study, num_slots, cluster)
+    sizing = _Sizing(estimator, machines, [t for t in trials if t.trial_id not in finished])
+    choices = {t.trial_id: sizing.of_trial(t) for t in trials}
+    jobs = remaining_jobs(study, folder, trials, finished, sizing)
+    problems += [f"{sweep_file}: {problem}" for problem in sizing.problems()]
+    nodes = machines.nodes_for(jobs)
+    held = [job for job in jobs if _fits(job, nodes)]
+    if lost := len(jobs) - len(held):
+        problems.append(f"{sweep_file}: {lost} jobs need more GPUs than the cluster has; they are not in the schedule")
+        kept = {job.job_id for job in held}
+        held = [job for job in held if job.after <= kept]
+    schedule = simulate(held, nodes) if held else []
+    return Plan(
+        trials=trials,
+        jobs=jobs,
+        finished=finished,
+        num_slots=sum(node.slots for node in nodes),
+        makespan_seconds=max((s.end for s in schedule), default=0.0),
+        problems=problems,
+        nodes=nodes,
+        gpus=machines.gpus,
+        schedule=schedule,
+        lower_bound_seconds=lower_bound(held, nodes) if held else 0.0,
+        choices=choices,
+        min_gpus=sizing.min_gpus,
+        estimator=estimator,
+        notes=_notes(study, machines, measured),
+    )
 
 
-def remaining_jobs(study: Study, folder: StudyFolder, trials: list[Trial], finished: frozenset[str]) -> list[Job]:
-    """The jobs that are not done: what the study makes for itself, then the trials that wait for it."""
+class _Machines:
+    """What is planned for: nodes with GPU types, or a plain number of slots."""
+
+    def __init__(self, study: Study, num_slots: float | None, cluster: Sequence[NodeType] | None):
+        self.uses_gpus = study.resources.gpus_per_worker > 0
+        kinds = list(cluster or (() if num_slots is not None else study.cluster))
+        self.kinds = kinds if self.uses_gpus else []
+        self.gpus = {kind.gpu: gpu_of(kind, study.planning) for kind in self.kinds}
+        self.num_slots = num_slots or sum(kind.gpus * kind.count for kind in kinds) or 8
+        if self.uses_gpus and not self.kinds:
+            gpu = _plain_estimator(study).pool_gpu()
+            self.gpus = {gpu.name: gpu}
+
+    def nodes_for(self, jobs: Sequence[Job]) -> list[Node]:
+        """The machines; a plain number of slots is widened to hold the widest job."""
+        if self.kinds:
+            return nodes_of(self.kinds)
+        widest = max((choice.slots for job in jobs for choice in job.options), default=0)
+        return [Node("all", max(self.num_slots, widest))]
+
+    def per_type(self) -> Iterable[tuple[str | None, Gpu, int, int]]:
+        """(kind of node or None for any, GPU, GPUs of a node, GPUs in all) for each GPU type."""
+        if not self.kinds:
+            (gpu,) = self.gpus.values()
+            yield None, gpu, POOL_GPUS_PER_NODE, max(int(self.num_slots), 1)
+            return
+        for name, gpu in self.gpus.items():
+            mine = [kind for kind in self.kinds if kind.gpu == name]
+            yield name, gpu, max(kind.gpus for kind in mine), sum(kind.gpus * kind.count for kind in mine)
+
+
+@dataclass(frozen=True)
+class _Demand:
+    """What a trial or a projector asks for: bytes of a GPU by their number, seconds by slots and GPU type."""
+
+    job_id: str
+    backbone: str | None
+    seconds: Callable[[float, Gpu | None], float]
+    bytes_at: Callable[[int], float] | None  # None: unknown, as for a study with factors of its own
+
+
+class _Sizing:
+    """How many GPUs of each type a trial or projector gets, and how long it then takes."""
+
+    def __init__(self, estimator: Estimator, machines: _Machines, waiting: Sequence[Trial]):
+        self.estimator, self.study, self.machines = estimator, estimator.study, machines
+        self.min_gpus: dict[str, int | None] = {}
+        self.too_small: dict[tuple[str, str], list[_Demand]] = {}  # (backbone, GPU type) -> what did not fit
+        self.homeless: set[str] = set()
+        self.longest = self._longest_seconds(waiting)
+        self.known: dict[str, tuple[Choice, ...]] = {}
+
+    def _longest_seconds(self, waiting: Sequence[Trial]) -> float:
+        """What a trial should not exceed, with workers: auto."""
+        if self.study.resources.max_trial_hours:
+            return self.study.resources.max_trial_hours * 3600
+        if not self.machines.uses_gpus:
+            return float("inf")
+        rate = sum(self.estimator.throughput(gpu) * total for _, gpu, _, total in self.machines.per_type())
+        flops = sum(self.estimator.training_flops(t) + self.estimator.text_flops(t) for t in waiting)
+        return LONGEST_SHARE * flops / rate
+
+    def of_trial(self, trial: Trial) -> tuple[Choice, ...]:
+        e = self.estimator
+        bytes_at = (lambda size: e.memory(trial, size)) if trial.backbone else None
+        return self._choices(
+            _Demand(trial.trial_id, trial.backbone, lambda slots, gpu: e.seconds(trial, slots, gpu), bytes_at)
+        )
+
+    def of_projector(self, name: str) -> tuple[Choice, ...]:
+        e = self.estimator
+        return self._choices(
+            _Demand(
+                projector_job(name),
+                name,
+                lambda slots, gpu: e.stage1_seconds(name, slots, gpu),
+                lambda size: e.stage1_memory(name, size),
+            )
+        )
+
+    def _choices(self, demand: _Demand) -> tuple[Choice, ...]:
+        if demand.job_id not in self.known:
+            self.known[demand.job_id] = self._work_out(demand)
+        return self.known[demand.job_id]
+
+    def _work_out(self, demand: _Demand) -> tuple[Choice, ...]:
+        if not self.machines.uses_gpus:
+            slots = trial_slots(self.study)
+            return (Choice(slots, demand.seconds(slots, None)),)
+        fitting, others = [], []
+        for kind, gpu, per_node, total in self.machines.per_type():
+            sizes = gang_sizes(per_node, max(total, 64 * per_node))
+            fewest = smallest_feasible(demand.bytes_at, gpu, sizes) if demand.bytes_at else 1
+            self.min_gpus.setdefault(demand.job_id, fewest)
+            slots = self._slots(demand, gpu, fewest, [size for size in sizes if size <= total]) or sizes[-1]
+            choice = Choice(slots, demand.seconds(slots, gpu), kind)
+            if fewest is None or fewest > max(slots, 1):
+                self.too_small.setdefault((demand.backbone or "", gpu.name), []).append(demand)
+                others.append(choice)
+            else:
+                (others if kind and slots > total else fitting).append(choice)
+        if not fitting:
+            self.homeless.add(demand.job_id)
+        return tuple(fitting or others[:1])
+
+    def _slots(self, demand: _Demand, gpu: Gpu, fewest: int | None, sizes: list[int]) -> float | None:
+        """What the sweep file says; with workers: auto the fewest, or more until the trial is short enough."""
+        r = self.study.resources
+        if r.workers != "auto":
+            return r.workers * r.gpus_per_worker
+        wider = [size for size in sizes if fewest and size >= fewest]
+        enough = (size for size in wider if demand.seconds(size, gpu) <= self.longest)
+        return next(enough, wider[-1] if wider else fewest)
+
+    def problems(self) -> list[str]:
+        """What no GPU type of the cluster can hold; a type that is too small beside one that is not is no problem."""
+        lines = []
+        for (backbone, gpu), demands in self.too_small.items():
+            if not (lost := [d for d in demands if d.job_id in self.homeless]):
+                continue
+            slots = self.known[lost[0].job_id][0].slots
+            need = max(d.bytes_at(max(1, int(slots))) for d in lost) / 1e9
+            counts = [self.min_gpus[d.job_id] for d in lost]
+            remedy = (
+                f"they need {max(counts)} GPUs with sharding: fsdp; raise resources.workers or set workers: auto"
+                if all(counts) and self.study.resources.sharding == "fsdp"
+                else "use sharding: fsdp, a smaller micro_batch_size, gradient_checkpointing or a larger GPU type"
+            )
+            name = f"backbones.{backbone}" if backbone else "the trials"
+            lines.append(
+                f"{name}: {len(lost)} jobs do not fit into {gpu} (up to {need:,.0f} GB each on {slots:g} of them, "
+                f"and one has {self.machines.gpus[gpu].memory_gb:g}); {remedy}"
+            )
+        return lines
+
+
+def remaining_jobs(
+    study: Study, folder: StudyFolder, trials: list[Trial], finished: frozenset[str], sizing: _Sizing | None = None
+) -> list[Job]:
+    """The jobs that are not done: what the study makes for itself, projectors, then the trials that wait for them."""
     waiting = [t for t in trials if t.trial_id not in finished]
+    sizing = sizing or _Sizing(_plain_estimator(study), _Machines(study, None, None), waiting)
     jobs, made = [], set()
+    backbones = sorted({t.backbone for t in waiting if t.backbone})
     if study.synthetic and waiting:
         if not (folder.assets / "benchmark" / "settings.json").exists():
             jobs.append(Job(BENCHMARK_JOB, BENCHMARK_SECONDS, kind="benchmark"))
             made.add(BENCHMARK_JOB)
-        for name in sorted({t.backbone for t in waiting}):
+        for name in backbones:
             if not (folder.assets / "backbones" / name).exists():
                 jobs.append(Job(name, BASE_TRAINING_SECONDS[name], kind="backbone"))
                 made.add(name)
+    for name in backbones:
+        if needs_stage1(study, name) and not projector_file(study, folder, name).exists():
+            after = frozenset({name} & made)
+            jobs.append(_job(projector_job(name), sizing.of_projector(name), after, kind="projector"))
+            made.add(projector_job(name))
     for trial in waiting:
-        after = frozenset({BENCHMARK_JOB, trial.backbone} & made)
-        jobs.append(Job(trial.trial_id, trial_seconds(study, trial), trial_slots(study), after))
+        after = frozenset({BENCHMARK_JOB, trial.backbone, projector_job(trial.backbone)} & made)
+        jobs.append(_job(trial.trial_id, sizing.of_trial(trial), after))
     return jobs
+
+
+def projector_job(backbone: str | None) -> str:
+    return f"projector-{backbone}"
+
+
+def projector_file(study: Study, folder: StudyFolder, backbone: str) -> Path:
+    """Where stage 1 leaves a backbone's projector; the name says what it was trained with."""
+    return folder.assets / "projectors" / f"{projector_id(study, backbone)}.safetensors"
+
+
+def _job(job_id: str, choices: tuple[Choice, ...], after: frozenset[str], kind: str = "trial") -> Job:
+    first = min(choices, key=lambda c: c.seconds)
+    return Job(job_id, first.seconds, first.slots, after, kind, choices if first.kind else ())
+
+
+def _fits(job: Job, nodes: Sequence[Node]) -> bool:
+    return any(sum(n.slots for n in nodes if c.kind in (None, n.kind)) >= c.slots for c in job.options)
 
 
 def find_problems(study: Study, sweep_file: Path, folder: StudyFolder) -> list[str]:
@@ -84,6 +310,11 @@ def find_problems(study: Study, sweep_file: Path, folder: StudyFolder) -> list[s
         if not (resolved := folder.resolve(path, sweep_file)).exists():
             problems.append(f"{sweep_file}: {key}: {resolved} does not exist; correct the path or put it there")
 
+    if not study.trains_video_vlm:
+        problems.append(
+            f"{sweep_file}: the built-in model has the factors {', '.join(FACTORS)} and no others; this study can be "
+            "planned here and its records analysed, but its trials must be run elsewhere"
+        )
     for name, backbone in study.backbones.items():
         need(f"backbones.{name}.lm", backbone.lm)
         need(f"backbones.{name}.vision", backbone.vision)
@@ -95,13 +326,22 @@ def find_problems(study: Study, sweep_file: Path, folder: StudyFolder) -> list[s
     for name, source in study.data.sources.items():
         need(f"data.sources.{name}.path", source.path)
         need(f"data.sources.{name}.video_root", source.video_root)
+    if study.stage1:
+        need("stage1.path", study.stage1.path)
+        need("stage1.image_root", study.stage1.image_root)
     for name, task in study.evaluation.local.items():
         need(f"evaluation.local.{name}.questions", task.questions)
         need(f"evaluation.local.{name}.video_root", task.video_root)
+    for task in study.evaluation.tasks:
+        if task not in QUESTIONS and task not in study.evaluation.local:
+            problems.append(
+                f"{sweep_file}: evaluation.tasks: {task!r} is none of {', '.join(QUESTIONS)} and not in "
+                "evaluation.local; correct it or describe it there"
+            )
     sizes = [s.num_examples for s in study.data.sources.values()]
     if study.synthetic:
         sizes = [study.synthetic.num_train]
-    if all(sizes) and sum(sizes) < study.max_num_examples:
+    if sizes and all(sizes) and sum(sizes) < study.max_num_examples:
         problems.append(
             f"{sweep_file}: the sweeps need {study.max_num_examples:,} examples and data.sources hold {sum(sizes):,}; "
             "lower num_examples or add data"
@@ -109,30 +349,89 @@ def find_problems(study: Study, sweep_file: Path, folder: StudyFolder) -> list[s
     return problems
 
 
+def _notes(study: Study, machines: _Machines, measured: float | None) -> list[str]:
+    notes = []
+    if measured:
+        slot = "GPU" if machines.uses_gpus else "CPU"
+        notes.append(f"times follow the {measured / 1e12:.3g} TFLOP/s per {slot} measured on this study's trials")
+    elif machines.uses_gpus and not study.planning.tflops_per_slot:
+        names = ", ".join(f"{g.name} ({g.peak_tflops:g} TFLOP/s)" for g in machines.gpus.values())
+        notes.append(f"times assume {study.planning.utilisation:.0%} utilisation of {names}")
+    if study.stage1 is None and (bare := [name for name, b in study.backbones.items() if not b.projector]):
+        notes.append(f"no projector and no stage1 for {', '.join(bare)}: their projectors start untrained")
+    return notes
+
+
 def plan_table(study: Study, plan: Plan) -> list[dict[str, Any]]:
-    """One row per trial, with plain counts: x, n, c(x) in its vision and LM parts, training FLOPs, slots, hours."""
+    """One row per trial, with plain counts: x, n, c(x) in its parts, training FLOPs, GPUs, memory, hours, money."""
+    estimator = plan.estimator
+    placed = {s.job.job_id: s.placement.choice for s in plan.schedule}
+    uses_gpus = study.resources.gpus_per_worker > 0
     rows = []
     for t in plan.trials:
-        vision, language = inference_flops_parts(
-            t.lm_params, t.num_frames, t.tokens_per_frame, **study.cost.model_dump()
-        )
-        slots = trial_slots(study)
-        gpus = study.resources.workers * study.resources.gpus_per_worker
+        vision, language = estimator.parts(t)
+        choice = placed.get(t.trial_id) or plan.choices[t.trial_id][0]
+        gpu = plan.gpus.get(choice.kind) or next(iter(plan.gpus.values()), None)
+        hours = choice.seconds * choice.slots / 3600
+        memory = estimator.memory(t, max(1, int(choice.slots))) if t.backbone and uses_gpus else None
         rows.append(
             {
                 "trial_id": t.trial_id,
                 "sweep": t.sweep,
-                "lm_params": t.lm_params,
-                "num_frames": t.num_frames,
-                "tokens_per_frame": t.tokens_per_frame,
+                **{name: None for name in FACTORS},
+                **t.factors,
                 "num_examples": t.num_examples,
                 "inference_flops": t.inference_flops,
-                "vision_flops": float(vision),
-                "lm_flops": float(language),
-                "training_flops": trial_training_flops(study, t),
-                "gpus": gpus,
-                "gpu_hours": trial_seconds(study, t) * (gpus or slots) / 3600,
+                "vision_flops": vision,
+                "lm_flops": language,
+                "training_flops": estimator.training_flops(t),
+                "text_flops": estimator.text_flops(t),
+                "visual_tokens": estimator.visual_tokens(t),
+                "gpus": choice.slots if uses_gpus else 0,
+                "gpu_type": gpu.name if gpu else None,
+                "min_gpus": plan.min_gpus.get(t.trial_id),
+                "memory_gb": round(memory / 1e9, 2) if memory else None,
+                "gpu_hours": hours,
+                "seconds": choice.seconds,
+                "money": hours * gpu.price_per_hour if gpu and gpu.price_per_hour is not None else None,
+                "checkpoint_bytes": estimator.checkpoint_bytes(t),
                 "finished": t.trial_id in plan.finished,
             }
         )
     return rows
+
+
+def plan_totals(study: Study, plan: Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The sums over all trials and projectors, and the schedule of what is left to run."""
+    estimator = plan.estimator
+    projectors = [s for s in plan.schedule if s.job.kind == "projector"]
+    stage1_hours = sum(s.placement.choice.slots * s.placement.choice.seconds for s in projectors) / 3600
+    busy = sum((s.end - s.start) * sum(s.placement.nodes.values()) for s in plan.schedule)
+    prices = [r["money"] for r in rows]
+    money = sum(prices) + _stage1_money(plan, projectors) if rows and None not in prices else None
+    return {
+        "trials": len(rows),
+        "finished": len(plan.finished),
+        "training_flops": sum(r["training_flops"] for r in rows),
+        "text_flops": sum(r["text_flops"] for r in rows),
+        "stage1_flops": sum(estimator.stage1_flops(s.job.job_id.removeprefix("projector-")) for s in projectors),
+        "visual_tokens": sum(r["visual_tokens"] for r in rows),
+        "gpu_hours": sum(r["gpu_hours"] for r in rows) + stage1_hours,
+        "stage1_gpu_hours": stage1_hours,
+        "money": money,
+        "checkpoint_bytes": sum(r["checkpoint_bytes"] for r in rows),
+        "data_bytes": estimator.data_bytes,
+        "slots": plan.num_slots,
+        "makespan_seconds": plan.makespan_seconds,
+        "lower_bound_seconds": plan.lower_bound_seconds,
+        "schedule_utilisation": busy / (plan.num_slots * plan.makespan_seconds) if plan.makespan_seconds else None,
+        "measured_flops_per_slot": estimator.measured_flops,
+    }
+
+
+def _stage1_money(plan: Plan, projectors: list[Start]) -> float:
+    total = 0.0
+    for s in projectors:
+        gpu = plan.gpus.get(s.placement.choice.kind) or next(iter(plan.gpus.values()))
+        total += s.placement.choice.slots * s.placement.choice.seconds / 3600 * (gpu.price_per_hour or 0.0)
+    return total

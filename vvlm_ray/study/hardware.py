@@ -1,0 +1,93 @@
+"""GPU types and clusters, for planning. Peaks are dense bf16 TFLOP/s, memory is in GB; both from the data sheets."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vvlm_ray.errors import UserError
+from vvlm_ray.study.config import NodeType, Planning
+from vvlm_ray.study.schedule import Node
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A type of GPU: memory (GB, 1e9 bytes), peak dense bf16 TFLOP/s, and what an hour costs (None: not stated)."""
+
+    name: str
+    memory_gb: float
+    peak_tflops: float
+    price_per_hour: float | None = None
+
+
+# Data sheets: nvidia.com (A100, H100, H200, B200, L40S, L4, A10, RTX A6000, RTX 4090), aws.amazon.com/ec2 (A10G),
+# amd.com (MI300X). Peaks with sparsity, which the sheets like to print, are twice these.
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu("A100-40GB", 40, 312),
+        Gpu("A100-80GB", 80, 312),
+        Gpu("H100", 80, 989),
+        Gpu("H100-PCIe", 80, 756),
+        Gpu("H200", 141, 989),
+        Gpu("B200", 180, 2250),
+        Gpu("L40S", 48, 362),
+        Gpu("L4", 24, 121),
+        Gpu("A10", 24, 125),
+        Gpu("A10G", 24, 70),
+        Gpu("RTX-A6000", 48, 155),
+        Gpu("RTX-4090", 24, 165),
+        Gpu("MI300X", 192, 1307),
+    )
+}
+DEFAULT_GPU = "A100-80GB"  # where a study that uses GPUs names no cluster
+# What a process may fill: the rest goes to the CUDA context, NCCL's buffers and the allocator's fragmentation [ours].
+USABLE_SHARE = 0.92
+RESERVED_GB = 1.5
+
+
+def usable_bytes(gpu: Gpu) -> float:
+    return (gpu.memory_gb * USABLE_SHARE - RESERVED_GB) * 1e9
+
+
+def gpu_of(node: NodeType, planning: Planning) -> Gpu:
+    """The GPU type of a node, with what the sweep file states in place of the data sheet.
+
+    Raises:
+        UserError: an unknown type without memory_gb and peak_tflops.
+    """
+    known = GPUS.get(node.gpu)
+    if known is None and not (node.memory_gb and node.peak_tflops):
+        raise UserError(
+            f"cluster: the GPU type {node.gpu!r} is not known; use one of {', '.join(GPUS)}, "
+            "or give memory_gb and peak_tflops in the sweep file"
+        )
+    price = node.price_per_gpu_hour if node.price_per_gpu_hour is not None else planning.price_per_gpu_hour
+    return Gpu(
+        node.gpu,
+        node.memory_gb or known.memory_gb,
+        node.peak_tflops or known.peak_tflops,
+        price,
+    )
+
+
+def nodes_of(cluster: Sequence[NodeType]) -> list[Node]:
+    """Every machine of the cluster, by name."""
+    nodes = []
+    for i, kind in enumerate(cluster):
+        nodes += [Node(f"{kind.gpu}/{i}.{j:03}", kind.gpus, kind.gpu) for j in range(kind.count)]
+    return nodes
+
+
+def parse_cluster(text: str) -> list[NodeType]:
+    """'8x8xA100-80GB,4x4xL40S' (machines x GPUs each x type, joined by commas) as node types.
+
+    Raises:
+        UserError: anything else.
+    """
+    nodes = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)x(\d+)x([A-Za-z0-9._-]+)\s*", part)
+        if not match or not (int(match[1]) and int(match[2])):
+            raise UserError(f"--cluster: {part!r} is not MACHINESxGPUSxTYPE, such as 8x8xA100-80GB")
+        nodes.append(NodeType(gpu=match[3], gpus=int(match[2]), count=int(match[1])))
+    return nodes
