@@ -4,6 +4,7 @@
 are, without the network. Videos lie in HF_HOME where the tasks look for them; the model knows every answer.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from colour_world import COLOURS, LETTERS, NUM_FRAMES
 from lmms_eval import tasks as lmms_tasks
 
 from vvlm_ray.evaluation.benchmarks import BENCHMARKS
-from vvlm_ray.evaluation.evaluate import check_tasks, evaluate, normalised_score
+from vvlm_ray.evaluation.evaluate import check_data, check_tasks, evaluate, normalised_score
 from vvlm_ray.evaluation.failures import EvaluationFailed
 
 OPTIONS = list(COLOURS)
@@ -107,6 +108,29 @@ def test_a_missing_or_broken_video_fails_a_published_benchmark(name, published, 
     video.unlink()
     with pytest.raises(EvaluationFailed, match=video.name):
         evaluate(*parts, **arguments)
+
+
+@pytest.mark.parametrize("name", ["NQA", "VMME", "LVB"])  # a missing video: OSError, sys.exit, and nothing said
+def test_data_are_checked_without_a_model(name, published, capfd):
+    BUILDERS[name](published)
+    assert check_data([name]) == []
+    videos = sorted((published.home / BENCHMARKS[name].videos).rglob("*.mp4"))[:2]
+    for video in videos:
+        video.unlink()
+    problems = check_data([name])
+    assert len(problems) == 1
+    assert f"{name}: 2 videos of 12 questions are missing" in problems[0]
+    assert videos[0].name in problems[0]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_missing_login_is_found_by_checking_the_data(published, monkeypatch):
+    """Not there locally, so lmms-eval asks the hub, which these tasks only do with a token."""
+    next_qa(published)
+    shutil.rmtree("lmms-eval")
+    monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    assert "oken" in check_data(["NQA"])[0]
 
 
 def test_the_table_names_what_lmms_eval_has():

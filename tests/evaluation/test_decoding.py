@@ -137,5 +137,5 @@ def test_tasks_without_one_video_per_question_are_refused(parts):
     adapter.task_dict = {"t": {"test": [{}]}}
     for visuals in ([], ["a.mp4", "b.mp4"], [object()], None):
         arguments = ("q", {}, lambda doc, visuals=visuals: visuals, 0, "t", "test")
-        with pytest.raises(UserError, match=r"t: document 0 .*only video tasks"):
+        with pytest.raises(UserError, match=r"t: a document .*only video tasks"):
             adapter.generate_until([Instance("generate_until", arguments, 0, {"task": "t", "doc_id": 0, "repeats": 1})])

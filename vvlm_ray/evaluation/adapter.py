@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from lmms_eval.api.instance import GenerationResult
-from lmms_eval.api.model import lmms
 
 from vvlm_ray.data.frames import UnreadableVideo, read_frames
-from vvlm_ray.errors import UserError
 from vvlm_ray.evaluation.decoding import Stop, answer_losses, decode_greedily
 from vvlm_ray.evaluation.failures import EvaluationFailed
 from vvlm_ray.evaluation.frame_cache import FrameCache
 from vvlm_ray.evaluation.local_scoring import UNREADABLE_ANSWER
+from vvlm_ray.evaluation.videos import SingleQuestionModel, VideoMissing, find_video
 from vvlm_ray.model.prompts import encode_conversation, encode_prompt
 
 if TYPE_CHECKING:
@@ -56,14 +55,12 @@ class _Question:
     is_padding: bool
 
 
-class VideoVLMAdapter(lmms):
+class VideoVLMAdapter(SingleQuestionModel):
     """Answers lmms-eval's requests with a VideoVLM; built anew for each evaluation, cheap.
 
     `tolerated_unreadable` is the share of a task's questions whose video may be unreadable.
     After a run `num_unreadable` holds how many there were, over all processes and tasks.
     """
-
-    is_simple = True
 
     def __init__(
         self,
@@ -138,10 +135,6 @@ class VideoVLMAdapter(lmms):
         # in a GenerationResult passes unchanged.
         return [GenerationResult(pair) for pair in losses]
 
-    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        """Not a thing a model of one video and one question can do; none of the eight benchmarks asks."""
-        raise UserError(f"{requests[0].task_name}: asks in several rounds; only single questions are supported")
-
     def _resolve(self, requests: list[Instance], build: Any) -> list[_Question]:
         """Requests with video and prompt; missing files end the evaluation before any computing."""
         self._unreadable: dict[str, str] = {}
@@ -182,19 +175,12 @@ class VideoVLMAdapter(lmms):
 
     def _video(self, doc_to_visual: Any, doc_id: int, task: str, split: str) -> str:
         """Path of the question's video; where the task cannot find it, a name for the message."""
-        doc = self.task_dict[task][split][doc_id]
         try:
-            visuals = doc_to_visual(doc)
-        except (SystemExit, OSError) as error:  # the tasks' ways to say that a video is missing
+            return find_video(doc_to_visual, self.task_dict[task][split][doc_id], task)
+        except VideoMissing as error:
             missing = f"{task}, document {doc_id}"
             self._unreadable[missing] = str(error)
             return missing
-        if not isinstance(visuals, list) or len(visuals) != 1 or not isinstance(visuals[0], (str, Path)):
-            raise UserError(
-                f"{task}: document {doc_id} comes with {visuals!r:.100}, not with the path of one video; "
-                "only video tasks can be evaluated"
-            )
-        return str(visuals[0])
 
     @property
     def _num_video_tokens(self) -> int:

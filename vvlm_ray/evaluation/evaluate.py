@@ -32,10 +32,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from vvlm_ray.evaluation.adapter import VideoVLMAdapter
+    from vvlm_ray.evaluation.videos import SingleQuestionModel
     from vvlm_ray.model.preprocess import ImagePreprocessor
     from vvlm_ray.model.video_vlm import VideoVLM
 
-__all__ = ["EvaluationFailed", "EvaluationResult", "check_tasks", "evaluate", "normalised_score", "write_local_task"]
+__all__ = [
+    "EvaluationFailed",
+    "EvaluationResult",
+    "check_data",
+    "check_tasks",
+    "evaluate",
+    "normalised_score",
+    "write_local_task",
+]
 
 _EXACT_MATCH = "exact_match"
 
@@ -141,6 +150,33 @@ def check_tasks(
     return list(dict.fromkeys(problems))
 
 
+def check_data(
+    tasks: Sequence[str], *, task_folders: Sequence[Path] = (), video_root: Path | None = None, limit: int | None = None
+) -> list[str]:
+    """Problems in the annotations and videos themselves: loads every task and looks for each question's video.
+
+    For the machine that starts a study, once, after `check_tasks` found nothing: downloads annotations that are not
+    cached yet (minutes), and finds a missing login or video before the first GPU is taken, not after a training.
+    """
+    from vvlm_ray.evaluation.videos import QuestionsSeen, VideoInspector
+
+    problems = []
+    for plan in _plans(tasks, task_folders, video_root):
+        inspector = VideoInspector()
+        name = plan.benchmark.abbreviation
+        try:
+            with _random_states_kept(), _chatter(quiet=True), contextlib.suppress(QuestionsSeen):
+                _simple_evaluate(plan, inspector, limit=limit, num_threads=1)
+        except (EvaluationFailed, UserError, OSError, ValueError) as error:
+            problems.append(f"{name}: {error}")
+        if inspector.missing:
+            problems.append(
+                f"{name}: {len(inspector.missing)} videos of {inspector.num_questions} questions are missing, "
+                f"for example {inspector.missing[0]}"
+            )
+    return problems
+
+
 def normalised_score(
     benchmark: Benchmark,
     results: Mapping[str, Mapping[str, Any]],
@@ -229,7 +265,7 @@ def _run(plan: _Plan, adapter: VideoVLMAdapter, *, limit: int | None, judge: Jud
     return _on_first_process(lambda: _checked(plan.benchmark, results, verdicts))
 
 
-def _simple_evaluate(plan: _Plan, adapter: VideoVLMAdapter, *, limit: int | None, num_threads: int) -> Any:
+def _simple_evaluate(plan: _Plan, adapter: SingleQuestionModel, *, limit: int | None, num_threads: int) -> Any:
     from lmms_eval.evaluator import simple_evaluate
     from tenacity import RetryError
 
@@ -380,6 +416,8 @@ def _chatter(quiet: bool) -> Iterator[None]:
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             yield
+    except (EvaluationFailed, UserError):
+        raise  # these say themselves what is wrong
     except BaseException:
         sys.stderr.write(said.getvalue()[-2000:])
         raise
