@@ -11,16 +11,20 @@ from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.hardware import Gpu, gpu_of, nodes_of
 from vvlm_ray.study.memory import gang_sizes, smallest_feasible
 from vvlm_ray.study.records import is_finished
-from vvlm_ray.study.schedule import Choice, Job, Node, Start, lower_bound, simulate
+from vvlm_ray.study.schedule import Choice, Job, Node, Start, improve_order, lower_bound, simulate
 from vvlm_ray.study.trials import Trial, expand, needs_stage1, projector_id
 
 BENCHMARK_JOB = "benchmark"
 BASE_TRAINING_SECONDS = {"small": 30.0, "medium": 40.0, "large": 90.0}  # one CPU core
 BENCHMARK_SECONDS = 20.0
 POOL_GPUS_PER_NODE = 8  # where a cluster is only a number of GPUs
-# Without max_trial_hours, a trial with workers: auto gets more GPUs while it would last longer than this share of
-# what the whole study takes on the cluster: one long trial must not decide when the study ends.
-LONGEST_SHARE = 0.5
+# Without max_trial_hours, a trial with workers: auto gets more GPUs while it would last longer than a share of what
+# the whole study takes on the cluster: few long trials must not decide when the study ends. The first of these
+# shares with a schedule near the lower bound is taken, since narrow gangs waste less on talking to one another.
+LONGEST_SHARES = (0.5, 0.33, 0.25, 0.2, 0.15, 0.1)
+PROJECTOR_SHARE = 0.01  # the same for stage 1, for which every trial of a backbone waits
+GOOD_ENOUGH = 1.04  # makespan over its lower bound
+MAX_SIMULATED_STARTS = 3000  # of jobs, in looking for a better order: a second or two
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,11 @@ def make_plan(
     measured = measure_throughput(estimator, [t for t in trials if t.trial_id in finished])
     estimator = Estimator(study, sweep_file, folder, measured)
     machines = _Machines(study, num_slots, cluster)
-    sizing = _Sizing(estimator, machines, [t for t in trials if t.trial_id not in finished])
-    choices = {t.trial_id: sizing.of_trial(t) for t in trials}
-    jobs = remaining_jobs(study, folder, trials, finished, sizing)
+    waiting = [t for t in trials if t.trial_id not in finished]
+    nodes, sizing, jobs, held = _best_schedule(study, folder, waiting, estimator, machines)
     problems += [f"{sweep_file}: {problem}" for problem in sizing.problems()]
-    nodes = machines.nodes_for(jobs)
-    held = [job for job in jobs if _fits(job, nodes)]
     if lost := len(jobs) - len(held):
         problems.append(f"{sweep_file}: {lost} jobs need more GPUs than the cluster has; they are not in the schedule")
-        kept = {job.job_id for job in held}
-        held = [job for job in held if job.after <= kept]
     schedule = simulate(held, nodes) if held else []
     return Plan(
         trials=trials,
@@ -112,11 +111,35 @@ def make_plan(
         gpus=machines.gpus,
         schedule=schedule,
         lower_bound_seconds=lower_bound(held, nodes) if held else 0.0,
-        choices=choices,
+        choices={t.trial_id: sizing.of_trial(t) for t in trials},
         min_gpus=sizing.min_gpus,
         estimator=estimator,
         notes=_notes(study, machines, measured),
     )
+
+
+def _best_schedule(
+    study: Study, folder: StudyFolder, waiting: list[Trial], estimator: Estimator, machines: "_Machines"
+) -> tuple[list[Node], "_Sizing", list[Job], list[Job]]:
+    """Nodes, sizes, jobs, and the jobs among them that the nodes can hold, in the best order found."""
+    r = study.resources
+    is_free = machines.uses_gpus and r.workers == "auto" and not r.max_trial_hours
+    best, least = None, float("inf")
+    for share in LONGEST_SHARES if is_free else LONGEST_SHARES[:1]:
+        sizing = _Sizing(estimator, machines, waiting, share)
+        jobs = remaining_jobs(study, folder, waiting, frozenset(), sizing)
+        nodes = machines.nodes_for(jobs)
+        held = [job for job in jobs if _fits(job, nodes)]
+        kept = {job.job_id for job in held}
+        held = [job for job in held if job.after <= kept]
+        tries = MAX_SIMULATED_STARTS // max(len(held), 1)
+        ordered = {job.job_id: job for job in improve_order(held, nodes, tries, target=GOOD_ENOUGH)}
+        makespan = max((s.end for s in simulate(list(ordered.values()), nodes)), default=0.0)
+        if makespan < least or best is None:
+            best, least = (nodes, sizing, [ordered.get(j.job_id, j) for j in jobs], list(ordered.values())), makespan
+        if makespan <= GOOD_ENOUGH * lower_bound(held, nodes):
+            break
+    return best
 
 
 class _Machines:
@@ -158,34 +181,41 @@ class _Demand:
     backbone: str | None
     seconds: Callable[[float, Gpu | None], float]
     bytes_at: Callable[[int], float] | None  # None: unknown, as for a study with factors of its own
+    longest: float  # seconds that it should not exceed, with workers: auto
 
 
 class _Sizing:
     """How many GPUs of each type a trial or projector gets, and how long it then takes."""
 
-    def __init__(self, estimator: Estimator, machines: _Machines, waiting: Sequence[Trial]):
+    def __init__(
+        self, estimator: Estimator, machines: _Machines, waiting: Sequence[Trial], share: float = LONGEST_SHARES[0]
+    ):
         self.estimator, self.study, self.machines = estimator, estimator.study, machines
         self.min_gpus: dict[str, int | None] = {}
         self.too_small: dict[tuple[str, str], list[_Demand]] = {}  # (backbone, GPU type) -> what did not fit
         self.homeless: set[str] = set()
-        self.longest = self._longest_seconds(waiting)
+        self.whole = self._seconds_of_all(waiting)
+        self.longest = (self.study.resources.max_trial_hours or share * self.whole / 3600) * 3600
         self.known: dict[str, tuple[Choice, ...]] = {}
 
-    def _longest_seconds(self, waiting: Sequence[Trial]) -> float:
-        """What a trial should not exceed, with workers: auto."""
-        if self.study.resources.max_trial_hours:
-            return self.study.resources.max_trial_hours * 3600
+    def _seconds_of_all(self, waiting: Sequence[Trial]) -> float:
+        """What the whole study would take on the cluster without a gap."""
         if not self.machines.uses_gpus:
             return float("inf")
         rate = sum(self.estimator.throughput(gpu) * total for _, gpu, _, total in self.machines.per_type())
-        flops = sum(self.estimator.training_flops(t) + self.estimator.text_flops(t) for t in waiting)
-        return LONGEST_SHARE * flops / rate
+        return sum(self.estimator.training_flops(t) + self.estimator.text_flops(t) for t in waiting) / rate
 
     def of_trial(self, trial: Trial) -> tuple[Choice, ...]:
         e = self.estimator
         bytes_at = (lambda size: e.memory(trial, size)) if trial.backbone else None
         return self._choices(
-            _Demand(trial.trial_id, trial.backbone, lambda slots, gpu: e.seconds(trial, slots, gpu), bytes_at)
+            _Demand(
+                trial.trial_id,
+                trial.backbone,
+                lambda slots, gpu: e.seconds(trial, slots, gpu),
+                bytes_at,
+                self.longest,
+            )
         )
 
     def of_projector(self, name: str) -> tuple[Choice, ...]:
@@ -196,6 +226,7 @@ class _Sizing:
                 name,
                 lambda slots, gpu: e.stage1_seconds(name, slots, gpu),
                 lambda size: e.stage1_memory(name, size),
+                self.whole * PROJECTOR_SHARE,
             )
         )
 
@@ -229,8 +260,8 @@ class _Sizing:
         r = self.study.resources
         if r.workers != "auto":
             return r.workers * r.gpus_per_worker
-        wider = [size for size in sizes if fewest and size >= fewest]
-        enough = (size for size in wider if demand.seconds(size, gpu) <= self.longest)
+        wider = [size for size in sizes if fewest and fewest <= size <= self.study.finetune.batch_size]
+        enough = (size for size in wider if demand.seconds(size, gpu) <= demand.longest)
         return next(enough, wider[-1] if wider else fewest)
 
     def problems(self) -> list[str]:
