@@ -45,6 +45,10 @@ RC = {
 }
 
 
+class NotDrawn(Exception):
+    """The records do not hold what a figure or table shows; the message says what is missing."""
+
+
 @contextmanager
 def look() -> Iterator[None]:
     """The style, for the block only."""
@@ -87,7 +91,7 @@ def error_colours():
     """A colour map for errors: dark where the error is low."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("errors", [DARK_BLUE, "#2b6ca8", LIGHT_BLUE, "#eef4fa"])
+    return LinearSegmentedColormap.from_list("errors", ["#1f5a96", "#6aa5d4", "#b9d8ee", "#f3f8fc"])
 
 
 def log_axis(axis, ticks: Sequence[float] | None, text: Callable[[float], str]) -> None:

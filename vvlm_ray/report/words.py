@@ -73,3 +73,14 @@ def label_reason(reason: str) -> str:
     """'num_frames above the swept range' as 'frames above the swept range'."""
     name, _, rest = reason.partition(" ")
     return f"{label(name)} {rest}"
+
+
+def signed(value: float) -> str:
+    """'+0.17', '-0.22', and '0.00' without a sign."""
+    text = f"{value:+.2f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def measure(value: float) -> str:
+    """A score of a fit: two decimals, or powers of ten where the prediction went wild."""
+    return f"{value:.2f}" if abs(value) < 1e4 else f"{value:.0e}"

@@ -243,6 +243,14 @@ def frontiers(bag: "Bag", grid, cost: Cost, *, budgets, num_examples: float | No
     return line, frontier(bag, grid, cost, every, num_examples, level=level)
 
 
+def frontiers_at(analysis: Analysis, sizes) -> "list[Frontier]":
+    """The frontier at the budgets of `curve`, for other data sizes."""
+    from vvlm_ray.scaling.frontier import frontier
+
+    budgets, level = analysis.curve.budgets_flops, analysis.settings.level
+    return [frontier(analysis.bag, analysis.grid, analysis.cost, budgets, float(n), level=level) for n in sizes]
+
+
 def _round_up(values: np.ndarray) -> np.ndarray:
     """To two digits, upwards, so that the first still buys what it was made for."""
     unit = 10.0 ** (np.floor(np.log10(values)) - 1)
