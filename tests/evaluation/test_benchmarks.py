@@ -13,8 +13,9 @@ from colour_world import COLOURS, LETTERS, NUM_FRAMES
 from lmms_eval import tasks as lmms_tasks
 
 from vvlm_ray.evaluation.benchmarks import BENCHMARKS
-from vvlm_ray.evaluation.evaluate import check_data, check_tasks, evaluate, normalised_score
+from vvlm_ray.evaluation.evaluate import check_data, check_tasks, evaluate
 from vvlm_ray.evaluation.failures import EvaluationFailed
+from vvlm_ray.evaluation.scores import checked_score, normalised_score
 
 OPTIONS = list(COLOURS)
 
@@ -182,3 +183,13 @@ def test_empty_answers_count_as_wrong_in_mvbench_too():
     results = results_of("MV", lambda _: 80.0)
     shares = {metric.task: 0.75 for metric in BENCHMARKS["MV"].metrics}
     assert normalised_score(BENCHMARKS["MV"], results, shares) == pytest.approx(60.0)
+
+
+def test_lost_questions_are_an_error():
+    samples = [{"doc_id": number, "filtered_resps": ["A"]} for number in (0, 1, 1)]
+    results = results_of("NQA")
+    found = {"samples": {"nextqa_mc_test": samples}, "n-samples": {"nextqa_mc_test": {"effective": 3}}}
+    with pytest.raises(EvaluationFailed, match="has 3 questions, but lmms-eval returned 2"):
+        checked_score(BENCHMARKS["NQA"], found | {"results": results}, None)
+    found["n-samples"]["nextqa_mc_test"]["effective"] = 2
+    assert checked_score(BENCHMARKS["NQA"], found | {"results": results}, None) == (pytest.approx(50.0), 2)

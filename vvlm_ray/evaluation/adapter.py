@@ -23,6 +23,7 @@ from vvlm_ray.evaluation.decoding import Stop, answer_losses, decode_greedily
 from vvlm_ray.evaluation.failures import EvaluationFailed
 from vvlm_ray.evaluation.frame_cache import FrameCache
 from vvlm_ray.evaluation.local_scoring import UNREADABLE_ANSWER
+from vvlm_ray.evaluation.processes import gathered, rank, world_size
 from vvlm_ray.evaluation.videos import SingleQuestionModel, VideoMissing, find_video
 from vvlm_ray.model.prompts import encode_conversation, encode_prompt
 
@@ -83,8 +84,8 @@ class VideoVLMAdapter(SingleQuestionModel):
         self.num_decode_threads = num_decode_threads or default_decode_threads()
         self.num_unreadable = 0
         self.device = next(model.parameters()).device
-        self._rank = int(os.environ.get("RANK", "0"))
-        self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self._rank = rank()
+        self._world_size = world_size()
 
     def clean(self) -> None:
         """Keep the model: it is the caller's, who may train on. (lmms-eval's own deletes it and has the
@@ -222,10 +223,7 @@ class VideoVLMAdapter(SingleQuestionModel):
         real = [question for question in asked if not question.is_padding]
         total = Counter(question.task for question in real)
         lost = Counter(question.task for question in real if question.video in self._unreadable)
-        reports = [(total, lost, self._unreadable)]
-        if self._world_size > 1:
-            reports = [None] * self._world_size
-            dist.all_gather_object(reports, (total, lost, self._unreadable))
+        reports = gathered((total, lost, self._unreadable))
         totals = sum((report[0] for report in reports), Counter())
         losses = sum((report[1] for report in reports), Counter())
         named = {path: reason for report in reports for path, reason in report[2].items()}

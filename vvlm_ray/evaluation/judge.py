@@ -16,7 +16,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,6 +69,15 @@ class Verdicts:
     num_usable: int = 0
     unusable: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+
+    @classmethod
+    def sum(cls, parts: Sequence[Verdicts]) -> Verdicts:
+        """The verdicts of several processes together."""
+        return cls(
+            num_usable=sum(part.num_usable for part in parts),
+            unusable=[reason for part in parts for reason in part.unusable],
+            failed=[reason for part in parts for reason in part.failed],
+        )
 
     def check(self, task: str, num_expected: int) -> None:
         """Raise EvaluationFailed unless all `num_expected` verdicts came and say what the tasks will read."""
