@@ -1,29 +1,77 @@
-"""The fast engine: many starts at once in compiled code (see `kernels.py` for the mathematics).
+"""The fast engine: places all starts, races them, settles the best, scans for basins that none of them found.
 
-One call solves one weighted data set; the compiled code releases the interpreter, so threads over resamples use
-every core. The numbers depend on the seed alone, never on threads or processes.
+The mathematics and the compiled code are in `kernels.py`. One call solves one weighted data set; compiled code
+releases the interpreter, so threads over resamples use every core. The numbers depend on the seed alone.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from vvlm_ray.scaling.problem import Scaled
 
-# Rounds of a resample: (how many starts are kept, Gauss-Newton iterations for each); what is left is polished.
-RACE = ((24, 5), (8, 8))
-# Rounds of a single fit: nobody is dropped, so that the share of starts at the best objective means something.
-FULL = ((10**9, 20),)
-POLISH_ITERATIONS = 150
-POLISH_ROUNDS = 20
-SCANS = 2
-SCAN_BUDGET = 8
+
+@dataclass(frozen=True)
+class Effort:
+    """rounds: (how many starts are kept, iterations for each); how many fits are scanned; candidates of a scan."""
+
+    rounds: tuple[tuple[int, int], ...]
+    scans: int
+    scan_budget: int = 8
 
 
-def solve(scaled: Scaled, weights: np.ndarray, starts: np.ndarray, extra: np.ndarray, rounds):
+RACE = Effort(((24, 5), (8, 8)), scans=2)  # for resamples and folds
+FULL = Effort(((10**9, 20),), scans=8)  # nobody is dropped, so that the share at the best objective means something
+ONE = Effort((), scans=0)  # a plain descent, for the ablation with one start
+ITERATIONS = 150
+RETURNS = 20
+SAME_BASIN = 1e-6  # relative difference of losses
+PROMISING = 1.01  # candidates of a scan that come this close after a hurried descent are settled
+
+
+def solve(scaled: Scaled, weights: np.ndarray, starts: np.ndarray, extra: np.ndarray, effort: Effort):
     """Minimise from starts (S, E) and extra thetas (X, P): thetas (left, P) best first, losses (left,)."""
     kernels = load_kernels()
-    keep, iterations = (np.array(column, np.int64) for column in zip(*rounds, strict=True))
-    problem = build_problem(scaled, weights)
-    return kernels.solve(problem, starts, extra, keep, iterations, POLISH_ITERATIONS, POLISH_ROUNDS, SCANS, SCAN_BUDGET)
+    state = build_state(scaled, weights)
+    terms = len(scaled.form.terms)
+    thetas = np.empty((len(starts), scaled.form.num_params))
+    thetas[:, terms:] = np.clip(starts, scaled.lower, scaled.upper)
+    losses = kernels.place(state, thetas)
+    thetas = np.concatenate([extra, thetas])
+    losses = np.concatenate([np.full(len(extra), -1.0), losses])  # extra starts survive the first round
+    for keep, iterations in effort.rounds:
+        thetas, losses = _sorted(thetas, losses, keep)
+        losses = kernels.settle(state, thetas, iterations, False, 0)
+    losses = kernels.settle(state, thetas, ITERATIONS, True, RETURNS)
+    thetas, losses = _sorted(thetas, losses, len(losses))
+    _scan_basins(kernels, state, thetas, losses, effort)
+    return _sorted(thetas, losses, len(losses))
+
+
+def _scan_basins(kernels, state, thetas, losses, effort: Effort) -> None:
+    """Improve the best distinct fits by scanning, in place."""
+    candidates = np.empty((kernels.NUM_SCANNED * thetas.shape[1], thetas.shape[1]))
+    values = np.empty(len(candidates))
+    distinct = [0, *(1 + np.flatnonzero(losses[1:] > losses[:-1] * (1 + SAME_BASIN)))]
+    for s in distinct[: effort.scans]:
+        for _ in range(4):
+            before = losses[s]
+            found = kernels.scan(state, thetas[s], candidates, values)
+            tried, _ = _sorted(candidates[:found], values[:found], effort.scan_budget)
+            reached = kernels.settle(state, tried, 12, False, 0)
+            tried = tried[reached < before * PROMISING]
+            if len(tried):
+                reached = kernels.settle(state, tried, ITERATIONS, True, 4)
+                best = np.argmin(reached)
+                if reached[best] < before:
+                    thetas[s], losses[s] = tried[best], reached[best]
+            if losses[s] >= before * (1 - 1e-9):
+                break
+
+
+def _sorted(thetas, losses, keep: int):
+    order = np.argsort(losses, kind="stable")[:keep]
+    return thetas[order], losses[order]
 
 
 def load_kernels():
@@ -33,34 +81,45 @@ def load_kernels():
     return kernels
 
 
-def build_problem(scaled: Scaled, weights: np.ndarray):
+def build_state(scaled: Scaled, weights: np.ndarray):
     """The kernels' arrays for the runs of positive weight."""
     kernels = load_kernels()
     form = scaled.form
     rows = np.flatnonzero(weights > 0)
     logs = np.ascontiguousarray(scaled.log_columns[:, rows])
     tables = [np.unique(column, return_inverse=True) for column in logs]
-    num_levels = np.array([len(table[0]) for table in tables], np.int64)
-    level = np.zeros((len(tables), num_levels.max()))
+    num_levels = np.array([len(values) for values, _ in tables], np.int64)
+    level = np.zeros((len(tables) + 1, num_levels.max()))
     for column, (values, _) in enumerate(tables):
         level[column, : len(values)] = values
-    width = max(1, max(len(term) for term in form.terms))
+    width = max([1, *(len(term) for term in form.terms)])
     term_atoms = np.full((len(form.terms), width), -1, np.int64)
     for j, term in enumerate(form.terms):
         term_atoms[j, : len(term)] = term
-    return kernels.Problem(
-        np.array([atom.column for atom in form.atoms], np.int64),
-        np.array([atom.exponent for atom in form.atoms], np.int64),
-        np.array([atom.sign for atom in form.atoms], float),
-        term_atoms,
-        level,
-        num_levels,
-        np.stack([table[1] for table in tables]).astype(np.int64),
-        logs,
-        np.ascontiguousarray(scaled.target[rows]),
-        np.ascontiguousarray(weights[rows], float),
-        scaled.lower,
-        scaled.upper,
-        bool(scaled.objective.log_space),
-        float(scaled.huber_delta),
+    runs, params = len(rows), form.num_params
+    per_run = np.zeros((kernels.NUM_PER_RUN, runs))
+    per_run[kernels.TARGET], per_run[kernels.WEIGHT] = scaled.target[rows], weights[rows]
+    per_param = np.zeros((kernels.NUM_PER_PARAM, params))
+    exponents = len(form.exponents)
+    per_param[kernels.LOWER, :exponents], per_param[kernels.UPPER, :exponents] = scaled.lower, scaled.upper
+    per_param[kernels.REACH] = 1e-12
+    for atom in form.atoms:
+        reach = np.abs(logs[atom.column]).max()
+        per_param[kernels.REACH, atom.exponent] = max(per_param[kernels.REACH, atom.exponent], reach)
+    return kernels.State(
+        atom=np.array([(atom.column, atom.exponent) for atom in form.atoms], np.int64),
+        sign=np.array([atom.sign for atom in form.atoms], float),
+        term_atoms=term_atoms,
+        level=level,
+        num_levels=num_levels,
+        index=np.stack([inverse for _, inverse in tables]).astype(np.int64),
+        log_column=logs,
+        per_run=per_run,
+        per_param=per_param,
+        power=np.empty((len(form.atoms), runs)),
+        term=np.empty((len(form.terms), runs)),
+        slope=np.empty((params, runs)),
+        square=np.empty((3, params, params)),
+        log_space=bool(scaled.objective.log_space),
+        huber_delta=float(scaled.huber_delta),
     )

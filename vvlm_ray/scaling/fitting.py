@@ -143,7 +143,7 @@ def solve_weighted(scaled: Scaled, weights, rng, settings: FitSettings, *, race:
 
     if settings.init == "zeros":
         start = scaled.from_user(np.zeros((1, len(scaled.form.terms))), np.zeros((1, len(scaled.form.exponents))))
-        return engine.solve(scaled, weights, np.empty((0, len(scaled.form.exponents))), start, engine.FULL)
+        return engine.solve(scaled, weights, np.empty((0, len(scaled.form.exponents))), start, engine.ONE)
     starts = rng.uniform(*lbfgs.EXPONENT_RANGE, (settings.starts, len(scaled.form.exponents)))
     extra = np.empty((0, scaled.form.num_params)) if basins is None else basins
     return engine.solve(scaled, weights, starts, extra, engine.RACE if race else engine.FULL)

@@ -77,12 +77,13 @@ class Frontier:
 
 
 def frontier(bag: Bag, grid: Mapping[str, np.ndarray] | None = None, cost: Cost = inference_flops,
-             budgets_flops=tuple(np.arange(1, 101) * 1e12), num_examples: float | None = None, *,
+             budgets_flops=None, num_examples: float | None = None, *,
              level: float = 0.9) -> Frontier:  # fmt: skip
-    """The frontier of a bag. `grid` {factor: levels} (the method's grid by default), budgets (B,) in FLOPs.
+    """The frontier of a bag. `grid` {factor: levels} (the method's grid by default), budgets in FLOPs (C of the paper).
 
     Raises UserError for a budget below the cheapest point of the grid.
     """
+    budgets_flops = default_budgets(bag.runs, cost) if budgets_flops is None else budgets_flops
     budgets = np.atleast_1d(np.asarray(budgets_flops, float))
     full = make_grid(grid if grid is not None else default_grid(bag.runs), cost)
     check_budgets(full, budgets)
@@ -152,7 +153,7 @@ def search(bag: Bag, grid: Grid, budgets: np.ndarray, sizes: np.ndarray, *, thre
 
     fixed, shrinking, decay = bag.form.split(bag.log_coefficients, bag.exponents, list(grid.points.values()))
     ends = np.searchsorted(grid.cost, budgets, side="right")
-    return frontier_kernels.search(fixed, shrinking, decay, ends, sizes, threads)
+    return frontier_kernels.search(fixed, shrinking, decay, ends, sizes, threads=threads)
 
 
 def outside(runs: Runs, cost: Cost, points, flops, num_examples) -> tuple[tuple[str, ...], ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from vvlm_ray.scaling.bagging import num_cores
 
 
-def search(fixed, shrinking, decay, ends, sizes, threads=None):
+def search(fixed, shrinking, decay, ends, sizes, *, threads=None):
     """Best positions for S sizes and B budgets, where budget b affords points [0, ends[b]): (S, B), (S, B, M)."""
     fixed, shrinking = np.ascontiguousarray(fixed.T), np.ascontiguousarray(shrinking.T)
     powers = np.exp(-np.log(sizes)[:, None] * decay[None, :])
@@ -31,7 +31,9 @@ def search(fixed, shrinking, decay, ends, sizes, threads=None):
 
 
 @numba.njit(nogil=True, cache=True)
-def _search_one(fixed, shrinking, power, ends, chosen, by_member):
+def _search_one(  # noqa: PLR0917
+    fixed, shrinking, power, ends, chosen, by_member
+):
     points, members = fixed.shape
     value = np.empty(members)
     best_of = np.full(members, np.inf)

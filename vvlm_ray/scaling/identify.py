@@ -50,8 +50,9 @@ def find_unidentified(scaled: Scaled, weights, theta, loss) -> tuple[float, tupl
             verdicts.append(
                 Verdict(name, "bound", f"{name} ran into its bound {theta[k]:g}: the data set no limit to it")
             )
-    gradient_norm = _gradient_norm(scaled, weights, theta, loss, fixed, reach)
-    verdicts += _flat(scaled, weights, theta, loss, share, fixed, reach)
+    point = (scaled, weights, theta, loss)
+    gradient_norm = _gradient_norm(point, fixed, reach)
+    verdicts += _flat(point, share, fixed, reach)
     return gradient_norm, tuple(verdicts)
 
 
@@ -74,17 +75,19 @@ def _reach(scaled, weights):
     return reach
 
 
-def _gradient_norm(scaled, weights, theta, loss, fixed, reach):
+def _gradient_norm(point, fixed, reach):
+    scaled, weights, theta, loss = point
     _, gradient = lbfgs.loss_and_gradient(scaled, weights)(np.maximum(theta, -1e290))
     gradient = np.where(fixed, 0.0, gradient / reach)
     return float(np.abs(gradient).max() / max(loss, 1e-20))
 
 
-def _flat(scaled, weights, theta, loss, share, fixed, reach):
+def _flat(point, share, fixed, reach):
     """Parameters whose 90 % interval spans more than a factor ten either way in the term they govern."""
+    scaled, weights, _, loss = point
     form = scaled.form
     rows = np.flatnonzero(weights > 0)
-    design = scaled.form.design(np.exp(scaled.log_columns[:, rows]))
+    design = form.design(np.exp(scaled.log_columns[:, rows]))
     slope = np.einsum("ij,ijk->ik", share, design)
     if not scaled.objective.log_space:
         slope *= scaled.target[rows, None]

@@ -22,15 +22,13 @@ def random_starts(rng: np.random.Generator, scaled: Scaled, count: int) -> np.nd
 
 def solve(scaled: Scaled, weights: np.ndarray, starts: np.ndarray, *, ftol=SCIPY_FTOL, gtol=SCIPY_GTOL):
     """Minimise from each of starts (S, P): thetas (S, P) best first, losses (S,)."""
-    rows = np.flatnonzero(weights > 0)
     function = loss_and_gradient(scaled, weights)
     terms = len(scaled.form.terms)
     bounds = [(None, None)] * terms + list(zip(scaled.lower, scaled.upper, strict=True))
     options = {"maxiter": 15_000, "maxfun": 10**6, "ftol": ftol, "gtol": gtol}
     thetas, losses = np.empty_like(starts), np.empty(len(starts))
-    assert len(rows)
+    starts = np.concatenate([starts[:, :terms], np.clip(starts[:, terms:], scaled.lower, scaled.upper)], axis=1)
     for s, start in enumerate(starts):
-        start = np.concatenate([start[:terms], np.clip(start[terms:], scaled.lower, scaled.upper)])
         result = minimize(function, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         thetas[s], losses[s] = result.x, result.fun
     order = np.argsort(losses, kind="stable")

@@ -47,11 +47,11 @@ class Source:
         return self.path.resolve().name if self.is_folder else self.path.stem
 
     @property
-    def done(self) -> "pd.Series":
+    def done(self) -> np.ndarray:
         """Which rows are finished runs."""
         if "status" not in self.frame.columns:
-            return self.frame.index == self.frame.index
-        return self.frame["status"].astype(str).str.lower().isin(tables.DONE)
+            return np.ones(len(self.frame), bool)
+        return self.frame["status"].astype(str).str.lower().isin(tables.DONE).to_numpy()
 
     def scores(self) -> list[str]:
         """The average first, then the tasks; with a single task the average alone, since it repeats it."""
@@ -84,13 +84,13 @@ def open_source(path: str | Path, columns: Columns | None = None, cost: str | No
 
     path, columns = Path(path), columns or Columns()
     folder = StudyFolder(path) if path.is_dir() else None
-    frame = tables.read_table(tables._records_in(path) if folder else path)
+    frame = tables.read_table(tables.records_in(path) if folder else path)
     raw = _read_yaml(folder.sweep_file) if folder else {}
     if raw.get("factors") and tuple(columns.factors) == DEFAULT_FACTORS:
         columns = replace(columns, factors=tuple(raw["factors"]))
     if columns.data_size is None and folder and DEFAULT_DATA_SIZE in frame.columns:
         columns = replace(columns, data_size=DEFAULT_DATA_SIZE)
-    constants, grid = tables._read_sweep(folder.sweep_file) if folder else ({}, None)
+    constants, grid = tables.read_sweep(folder.sweep_file) if folder else ({}, None)
     expression = cost or (raw.get("cost") or {}).get("expression")
     known = None
     if expression:
@@ -116,19 +116,37 @@ def read_runs(source: Source, score: str) -> Observed:
         UserError: a row that cannot be used, named with its column.
     """
     columns = source.columns if source.columns.error else replace(source.columns, score=score)
-    frame, notes = source.frame, []
-    if score in frame.columns:
-        missing = frame[score].isna() & source.done
-        if missing.any() and not missing.all():
-            notes.append(f"{int(missing.sum())} finished runs have no {score} score and were left out")
-            frame = frame[~missing]
-    records = tables._records_in(source.path) if source.is_folder else source.path
-    runs, said = tables._runs_of(frame, records, columns)
-    done = frame[source.done[frame.index]] if "status" in frame.columns else frame
+    frame, missing = _filled(source.frame, score, source.done)
+    runs, said = tables._runs_of(frame, tables._records_in(source.path) if source.is_folder else source.path, columns)
+    done = frame[source.done]
     targets = np.full(len(done), np.nan)
     if "target_flops" in done.columns:
         targets = done["target_flops"].to_numpy(float)
-    return Observed(runs, targets, (*said, *notes))
+    there = ~missing[source.done]
+    if there.all():
+        return Observed(runs, targets, said)
+    note = f"{(~there).sum()} finished runs have no {score} score and were left out"
+    return Observed(runs.select(there), targets[there], (*said, note))
+
+
+def _filled(frame, score: str, done: np.ndarray):
+    """The frame with a stand-in where a finished run has no score, and where that is: (frame, rows as a mask).
+
+    Rows keep their numbers that way, so that whatever else is wrong is reported where it stands in the file.
+    """
+    import pandas as pd
+
+    nowhere = np.zeros(len(frame), bool)
+    if score not in frame.columns or not pd.api.types.is_numeric_dtype(frame[score]):
+        return frame, nowhere
+    missing = frame[score].isna().to_numpy() & done
+    if not missing.any() or missing[done].all():
+        return frame, nowhere
+    # All different, so that two runs without a score are not taken for one that was written down twice.
+    stand_in = frame.loc[done, score].max() * (1 - 1e-9 * np.arange(1, missing.sum() + 1))
+    frame = frame.astype({score: float})
+    frame.loc[missing, score] = stand_in
+    return frame, missing
 
 
 def backbone_names(source: Source) -> dict[float, str]:

@@ -1,18 +1,16 @@
-"""From any CSV or parquet of results, or a study's folder, to checked `Runs`.
+"""From any CSV or parquet of results to checked `Runs` (`source.py` opens studies with it).
 
 A row that cannot be used is an error that names row and column; nothing is dropped silently, and a missing score is
 never a zero.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.scaling.cost import inference_flops
 from vvlm_ray.scaling.runs import Runs
 
 DEFAULT_FACTORS = ("lm_params", "num_frames", "tokens_per_frame")
@@ -33,41 +31,6 @@ class Columns:
     score: str | None = None
     error: str | None = None
     keep_duplicates: bool = False
-
-
-@dataclass(frozen=True)
-class Study:
-    """What the analyses need of a study: its runs, its cost function and its grid (None: the method's)."""
-
-    runs: Runs
-    cost: partial | None
-    grid: Mapping[str, np.ndarray] | None = None
-    name: str = ""
-    notes: tuple[str, ...] = field(default=())
-
-
-def read_study(path: str | Path, columns: Columns | None = None) -> Study:
-    """Read a table of results, or a study's folder (records.csv or .parquet beside sweep.yaml).
-
-    The folder's sweep.yaml may record `cost: {vision_params, vision_tokens}` and `grid: {factor: [levels]}`.
-    Raises UserError naming file, row and column.
-    """
-    path = Path(path)
-    columns = columns or Columns()
-    constants, grid = {}, None
-    if path.is_dir():
-        constants, grid = _read_sweep(path / "sweep.yaml")
-        path = _records_in(path)
-    frame = read_table(path)
-    runs, notes = _runs_of(frame, path, columns)
-    is_default = set(runs.factors) == set(DEFAULT_FACTORS)
-    cost = partial(inference_flops, **constants) if is_default else None
-    return Study(runs, cost, grid, path.stem if path.parent == Path() else path.parent.name, notes)
-
-
-def read_runs(path: str | Path, columns: Columns | None = None) -> Runs:
-    """The runs of `read_study`."""
-    return read_study(path, columns).runs
 
 
 def read_table(path: str | Path):
@@ -95,7 +58,7 @@ def metric_columns(frame) -> list[str]:
     return names[names.index("inference_flops") + 1 : names.index(DEFAULT_SCORE) + 1]
 
 
-def _runs_of(frame, path: Path, columns: Columns) -> tuple[Runs, tuple[str, ...]]:
+def runs_of(frame, path: Path, columns: Columns) -> tuple[Runs, tuple[str, ...]]:
     notes = []
     frame = frame.assign(**{_ROW: np.arange(1, len(frame) + 1)})
     if "status" in frame.columns:
@@ -188,14 +151,14 @@ class _Reader:
             raise UserError(f"{self.path}, {self.labels[where[0]]}, column {name!r}: {value!s} {why}{more}")
 
 
-def _records_in(folder: Path) -> Path:
+def records_in(folder: Path) -> Path:
     for name in ("records.csv", "records.parquet"):
         if (folder / name).exists():
             return folder / name
     raise UserError(f"{folder}: there is no records.csv or records.parquet in it; has the study finished a trial?")
 
 
-def _read_sweep(path: Path) -> tuple[dict[str, float], dict[str, np.ndarray] | None]:
+def read_sweep(path: Path) -> tuple[dict[str, float], dict[str, np.ndarray] | None]:
     """The cost constants and the grid that a study's sweep.yaml records."""
     import yaml
 
