@@ -8,8 +8,8 @@ own reason to matter:
   tokens_per_frame  the square may be one cell of 8 x 8, and coarse pooling skips or blurs it
   lm_params         the languages' words are facts, learned in base training, of which a small LM keeps fewer;
                     some languages are rarer than others (Zipf)
-  num_examples      the benchmark's camera turns all hues by less than half a colour and weakens contrast, so
-                    that finetuning has to learn the colours anew
+  num_examples      the benchmark's camera turns all hues most of the way to the next colour and weakens
+                    contrast: the backbones name colours wrongly until finetuning has taught them anew
 
 Clips are real H.264 files of different lengths and frame rates. The base training of the backbones
 (vvlm_ray/training/backbones.py) draws from the same generator, through a plain camera and without files.
