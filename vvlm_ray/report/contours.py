@@ -85,11 +85,12 @@ def _star(axes: "Axes", analysis: Analysis, plane: Plane) -> None:
     from matplotlib.patheffects import withStroke
 
     runs = analysis.runs.select(plane.runs)
+    steps, sizes = np.unique(runs.factors[plane.factor]), np.unique(runs.num_examples)
     x, n = np.log(runs.factors[plane.factor]), np.log(runs.num_examples)
     levels = np.unique(np.linspace(runs.error.min(), runs.error.max(), NUM_LEVELS + 1).round(1))
     if len(levels) < 2:
         levels = runs.error.min() + np.array([-0.5, 0.5])
-    columns, rows = np.unique(x), np.unique(n)
+    columns, rows = np.log(steps), np.log(sizes)
     table = _table(x, n, runs.error, columns, rows)
     options = {"levels": levels, "cmap": style.error_colours(), "extend": "neither"}
     if np.isfinite(table).all():
@@ -107,10 +108,10 @@ def _star(axes: "Axes", analysis: Analysis, plane: Plane) -> None:
         text.set(color=INK, path_effects=halo)
     axes.scatter(x, n, s=10, facecolor="white", edgecolor=INK, linewidth=0.6, zorder=3, clip_on=False, gid="runs")
     names = analysis.names if plane.factor == "lm_params" else {}
-    ticks = style.level_ticks(np.exp(columns), 0, np.inf, most=6)
-    axes.set_xticks(np.log(ticks), [names.get(round(v, 6)) or words.count(round(v, 6)) for v in ticks])
-    sizes = style.level_ticks(np.exp(rows), 0, np.inf, most=6)
-    axes.set_yticks(np.log(sizes), [words.count(round(v, 6)) for v in sizes])
+    ticks = style.level_ticks(steps, 0, np.inf, most=6)
+    axes.set_xticks(np.log(ticks), [names.get(value) or words.count(value) for value in ticks])
+    ticks = style.level_ticks(sizes, 0, np.inf, most=6)
+    axes.set_yticks(np.log(ticks), [words.count(value) for value in ticks])
     axes.set_xlabel(words.label(plane.factor))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 GREEK = {"alpha": r"\alpha", "beta": r"\beta", "xi": r"\xi", "eps": r"\varepsilon"}
 WIDEST_EXPONENT = 4.0  # beyond it a whisker would squeeze the others; it is cut there and that is said
+WIDEST_BAR = 4.0  # medians
 WIDEST_DECADES = 5.0  # the same for coefficients, beyond their medians
 
 
@@ -109,11 +110,14 @@ def draw_predictions(axes: "Axes", analysis: Analysis, extrapolated: "Scores | N
 def draw_by_score(axes: "Axes", by_score: Mapping[str, float], split: str) -> None:
     """E% in extrapolation of each score, worst last."""
     names = sorted(by_score, key=by_score.get)
-    values = [by_score[name] for name in names]
+    values = np.array([by_score[name] for name in names])
+    widest = WIDEST_BAR * np.median(values)  # a prediction that went wild would leave nothing to see of the others
     colours = [PREDICTED if name == "avg" else LIGHT_BLUE for name in names]
-    axes.barh(range(len(names)), values, color=colours, height=0.62, gid="extrapolation")
+    axes.barh(range(len(names)), np.minimum(values, widest), color=colours, height=0.62, gid="extrapolation")
     for k, value in enumerate(values):
-        axes.annotate(f"{value:.1f}", (value, k), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5)
+        text = f"{value:.1f}" if value <= widest else f"{words.measure(value)} (bar cut)"
+        axes.annotate(text, (min(value, widest), k), xytext=(4, 0), textcoords="offset points", va="center",
+                      fontsize=8.5)  # fmt: skip
     axes.set_yticks(range(len(names)), ["average" if name == "avg" else name for name in names])
     axes.invert_yaxis()
     axes.set(xlabel="E% = mean relative error of the prediction, %")

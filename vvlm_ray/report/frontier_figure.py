@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vvlm_ray.report import style, words
-from vvlm_ray.report.style import FAINT, GREY, PREDICTED
+from vvlm_ray.report.style import GREY, PREDICTED
 from vvlm_ray.study.analysis import Analysis
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def draw_factor(axes: "Axes", analysis: Analysis, factor: str) -> None:
     by, colours = colours_of(runs.factors)
     axes.set(xscale="log", yscale="log")
     levels = np.unique(runs.factors[factor])
-    for value in levels:
-        axes.axhline(value, color=FAINT, linewidth=0.7, zorder=0)
+    style.rules(axes, levels)
     low, high = line.factor_low[factor], line.factor_high[factor]
     _band(axes, line.budgets_flops, low, high, step="post")
     axes.scatter(analysis.swept_flops[here], runs.factors[factor][here], s=sizes_by_error(runs.error[here]),
@@ -161,7 +160,7 @@ def _ring(axes, x, y) -> None:
 def _label_asked(axes, analysis: Analysis) -> None:
     """Under each of a few budgets asked for, what to deploy there."""
     asked = analysis.frontier
-    if len(asked.budgets_flops) > 4:
+    if len(asked.budgets_flops) > 5:
         return
     units = {"num_frames": "frames", "tokens_per_frame": "tokens"}
     for b in range(len(asked.budgets_flops)):

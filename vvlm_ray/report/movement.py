@@ -55,8 +55,7 @@ def draw_by_size(analysis: Analysis) -> "Figure":
 def _frontiers(axes: "Axes", analysis: Analysis, factor: str, sizes, lines) -> None:
     levels = np.unique(analysis.runs.factors[factor])
     axes.set(xscale="log", yscale="log")
-    for value in levels:
-        axes.axhline(value, color=FAINT, linewidth=0.6, zorder=0)
+    style.rules(axes, levels)
     colours = [*style.shades(len(sizes) - 1), PREDICTED]
     # Equal optima would hide each other: wide lines below, narrow ones on top.
     widths = np.linspace(4.2, 1.3, len(sizes))

@@ -171,8 +171,13 @@ def _trust(writer: _Writer, found: Findings) -> Section:
         ),
         writer.table(f"{first.settings.form}, fitted to all runs.", tables.parameters(first)),
     ]
-    said = [f"{text[0].upper()}{text[1:]}." for text in [*first.bag.fit.warnings]]
-    return Section("How far to believe it", [fit_sentence(first), *missing], said, pictures, parts)
+    said = []
+    if first.bag.fit.status == "unidentified":
+        said.append("The runs do not determine every parameter (see the table); that alone says nothing against the "
+                    "predictions, which the runs left out below judge.")  # fmt: skip
+    elif first.bag.fit.status != "ok":
+        said += [f"{text[0].upper()}{text[1:]}." for text in first.bag.fit.warnings]
+    return Section("How far to believe it", [fit_sentence(first), *said, *missing], (), pictures, parts)
 
 
 def _compared(writer: _Writer, found: Findings) -> list[Section]:
@@ -208,8 +213,8 @@ def _star(writer: _Writer, found: Findings) -> Section:
 
 def _isoflop(writer: _Writer, found: Findings) -> Section:
     caption = (
-        "Runs of about equal cost (as Fig. {} of the paper): at each level of a factor the best run of each budget; "
-        "the dashed line joins the best runs, the empirical frontier."
+        "Runs of about equal cost (as Fig. {} of the paper). Colours are budgets, markers LMs; lines join runs of one "
+        "budget and one LM, and the dashed line the best run of each budget, the empirical frontier."
     )
     alternative = "Error against each factor, one curve for each budget."
     if found.analyses[0].cost is None:

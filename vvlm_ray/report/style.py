@@ -155,6 +155,12 @@ def pad_log(values: np.ndarray, share: float = 0.06) -> tuple[float, float]:
     return low / margin, high * margin
 
 
+def rules(axes: "Axes", levels: np.ndarray, most: int = 8) -> None:
+    """A faint line at every swept level; where there are many they would be a hatching, and are left out."""
+    for value in levels if len(levels) <= most else []:
+        axes.axhline(value, color=FAINT, linewidth=0.7, zorder=0)
+
+
 def note(axes: "Axes", text: str, **options) -> None:
     """Small grey words in a corner of the axes."""
     place = {"x": 0.01, "y": 0.02, "ha": "left", "va": "bottom"} | options

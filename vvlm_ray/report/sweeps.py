@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vvlm_ray.report import style, words
-from vvlm_ray.report.frontier_figure import budget_axis
+from vvlm_ray.report.frontier_figure import budget_axis, colours_of
 from vvlm_ray.report.style import FAINT, GREY, INK, NotDrawn
 from vvlm_ray.study.analysis import Analysis
 
@@ -38,6 +38,8 @@ def draw_every_run(analyses: Sequence[Analysis]) -> "Figure":
             axes.remove()
         for axes, analysis in zip(panels.flat, analyses, strict=False):
             _every_run(axes, analysis)
+        for axes in panels[-1, :] if len(analyses) == panels.size else panels.flat[: len(analyses)]:
+            axes.set_xlabel("inference FLOPs per video")
         handles, texts = panels.flat[0].get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside lower center", ncols=min(6, len(handles)))
         return figure
@@ -57,7 +59,7 @@ def _every_run(axes, analysis: Analysis) -> None:
                 axes.scatter(cost[mine], runs.error[mine], s=24, color=colour, marker=MARKERS[k % len(MARKERS)],
                              linewidth=0, label=text, gid=f"runs-{sweep}-{n:g}")  # fmt: skip
     budget_axis(axes)
-    axes.set(title=title_of(analysis), xlabel="inference FLOPs per video", ylabel="error")
+    axes.set(title=title_of(analysis), ylabel="error")
 
 
 def isoflop_curves(analysis: Analysis) -> list[Curve]:
@@ -80,9 +82,10 @@ def isoflop_curves(analysis: Analysis) -> list[Curve]:
 
 
 def draw_isoflop(analyses: Sequence[Analysis]) -> "Figure":
-    """One row for each score, one column for each factor: at each level the best run of a budget, and its minimum.
+    """One row for each score, one column for each factor; colours are budgets, markers levels of the LM.
 
-    The dashed line joins the best runs of all budgets: the empirical frontier.
+    Lines join runs of one budget and one LM (in the LM's own panel the best runs of each level); the dashed line joins
+    the best runs of all budgets: the empirical frontier.
     """
     factors = list(analyses[0].runs.factors)
     curves = {analysis.score: isoflop_curves(analysis) for analysis in analyses}
@@ -95,25 +98,36 @@ def draw_isoflop(analyses: Sequence[Analysis]) -> "Figure":
                 _isoflop(axes, analysis, curves[analysis.score], factor)
             row[0].set_ylabel("error" if single else f"{title_of(analysis)}: error")
         handles, texts = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=min(6, len(handles)))
+        figure.legend(handles, texts, loc="outside lower center", ncols=min(8, len(handles)), columnspacing=1.2)
         return figure
 
 
 def _isoflop(axes, analysis: Analysis, curves: Sequence[Curve], factor: str) -> None:
     values, error = analysis.runs.factors[factor], analysis.runs.error
+    by, _ = colours_of(analysis.runs.factors)
+    groups = analysis.runs.factors[by]
+    markers = dict(zip(np.unique(groups), MARKERS * 9, strict=False))
     axes.set_xscale("log")
     best = []
     for curve, colour in zip(curves, style.shades(len(curves)), strict=True):
-        x, y = values[curve.runs], error[curve.runs]
-        levels = np.unique(x)
-        least = np.array([y[x == level].min() for level in levels])
-        axes.scatter(x, y, s=14, color=colour, alpha=0.55, linewidth=0, gid="runs")
         size = "" if len({c.num_examples for c in curves}) == 1 else f", n = {words.count(curve.num_examples)}"
-        axes.plot(levels, least, color=colour, linewidth=1.5, label=words.flops(curve.target_flops) + size, gid="curve")
-        best.append((levels[least.argmin()], least.min()))
+        axes.plot([], [], color=colour, linewidth=1.5, label=words.flops(curve.target_flops) + size)
+        for level in np.unique(groups[curve.runs]):
+            mine = curve.runs & (groups == level)
+            x, least = _least(values[mine], error[mine])
+            axes.scatter(values[mine], error[mine], s=15, color=colour, marker=markers[level], linewidth=0, gid="runs")
+            axes.plot(x, least, color=colour, linewidth=1.1, alpha=0.8, gid="curve")
+        x, least = _least(values[curve.runs], error[curve.runs])
+        if factor == by:
+            axes.plot(x, least, color=colour, linewidth=1.1, alpha=0.8, gid="curve")
+        best.append((x[least.argmin()], least.min()))
+    if len(markers) <= 4:
+        for level, marker in markers.items():
+            text = words.level(by, level, analysis.names)
+            axes.plot([], [], color=GREY, linestyle="none", marker=marker, markersize=4, label=text)
     x, y = np.array(best).T
     axes.plot(x, y, color=INK, linewidth=1, linestyle=(0, (3, 2)), marker="o", markersize=6.5, markerfacecolor="none",
-              label="best run of each budget", zorder=5, gid="empirical-frontier")  # fmt: skip
+              label="best of each budget", zorder=5, gid="empirical-frontier")  # fmt: skip
     limits = style.pad_log(values, 0.06)
     axes.set_xlim(limits)
     names = analysis.names if factor == "lm_params" else {}
@@ -122,6 +136,12 @@ def _isoflop(axes, analysis: Analysis, curves: Sequence[Curve], factor: str) -> 
     axes.set_xlabel(words.label(factor))
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
     axes.tick_params(axis="y", color=GREY)
+
+
+def _least(values: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The levels, and the least error at each."""
+    levels = np.unique(values)
+    return levels, np.array([error[values == level].min() for level in levels])
 
 
 def title_of(analysis: Analysis) -> str:

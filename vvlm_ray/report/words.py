@@ -33,8 +33,9 @@ def flops(value: float) -> str:
 
 def count(value: float) -> str:
     """1200 -> '1,200', 250000 -> '250k', 7.5e9 -> '7.5B': short, and exact below ten thousand."""
-    if abs(value) < 1e4:
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
+    if abs(value) < 9999.5:
+        return f"{value:,.0f}" if abs(value) >= 100 or abs(value - round(value)) < 1e-6 else f"{value:.3g}"
+    value = float(f"{value:.3g}")
     for size, prefix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{prefix}"

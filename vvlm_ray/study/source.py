@@ -117,7 +117,7 @@ def read_runs(source: Source, score: str) -> Observed:
     """
     columns = source.columns if source.columns.error else replace(source.columns, score=score)
     frame, missing = _filled(source.frame, score, source.done)
-    runs, said = tables._runs_of(frame, tables._records_in(source.path) if source.is_folder else source.path, columns)
+    runs, said = tables.runs_of(frame, tables.records_in(source.path) if source.is_folder else source.path, columns)
     done = frame[source.done]
     targets = np.full(len(done), np.nan)
     if "target_flops" in done.columns:
