@@ -7,7 +7,7 @@ import click
 # command -> module that defines a click command of that name
 COMMANDS = {
     "quickstart": "operate",
-    "plan": "operate",
+    "plan": "plan",
     "run": "operate",
     "status": "operate",
     "doctor": "doctor",

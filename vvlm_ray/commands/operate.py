@@ -1,4 +1,4 @@
-"""Commands that make records: quickstart, plan, run, status."""
+"""Commands that make records: quickstart, run, status."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import click
 
 from vvlm_ray.commands.errors import Command
 from vvlm_ray.commands.printing import print_table
-from vvlm_ray.units import duration, si
+from vvlm_ray.units import duration
 
 storage_option = click.option(
     "--storage",
@@ -24,23 +24,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="print JSON i
 @click.command(cls=Command)
 @sweep_argument
 @storage_option
-@click.option("--slots", type=float, default=8, show_default=True, help="GPUs (or CPUs, without GPUs) to plan for")
-@json_option
-def plan(sweep: Path, storage: Path, slots: float, as_json: bool) -> None:
-    """Trials, cost, schedule and problems of the SWEEP file. Nothing is started and nothing is written."""
-    print_plan(sweep, storage, slots, as_json)
-
-
-@click.command(cls=Command)
-@sweep_argument
-@storage_option
 @click.option("--address", help="address of a Ray cluster; default: RAY_ADDRESS, else Ray on this machine")
 @click.option("--slots", type=float, help="GPUs (or CPUs, without GPUs) to use at once; default: all that Ray has")
 @click.option("--dry-run", is_flag=True, help="print the plan and stop")
 def run(sweep: Path, storage: Path, address: str | None, slots: float | None, dry_run: bool) -> None:
     """Start the study of the SWEEP file, or resume it: what is finished is not repeated."""
     if dry_run:
-        print_plan(sweep, storage, slots or 8, as_json=False)
+        from vvlm_ray.commands.plan import print_plan
+
+        print_plan(sweep, storage, slots, as_json=False)
         return
     run_and_answer(sweep, storage, address, slots)
 
@@ -124,53 +116,3 @@ def run_and_answer(sweep: Path, storage: Path, address: str | None, slots: float
         click.echo(answer(folder, study))
     if outcome.failed:
         raise SystemExit(1)
-
-
-def print_plan(sweep: Path, storage: Path, slots: float, as_json: bool) -> None:
-    from vvlm_ray.study.config import load_sweep
-    from vvlm_ray.study.folder import StudyFolder
-    from vvlm_ray.study.plan import make_plan, plan_table
-
-    study = load_sweep(sweep)
-    made = make_plan(study, sweep, StudyFolder(storage / study.name), slots)
-    rows = plan_table(study, made)
-    totals = {
-        "trials": len(rows),
-        "finished": len(made.finished),
-        "training_flops": sum(r["training_flops"] for r in rows),
-        "gpu_hours": sum(r["gpu_hours"] for r in rows),
-        "slots": made.num_slots,
-        "makespan_seconds": made.makespan_seconds,
-    }
-    if as_json:
-        click.echo(json.dumps({"trials": rows, "totals": totals, "problems": made.problems}, indent=2))
-        return
-    print_table(
-        f"plan of {study.name}",
-        ("trial", "sweep", "LM", "frames", "tokens/frame", "n", "inference FLOPs", "training FLOPs", "time", ""),
-        [
-            (
-                r["trial_id"],
-                r["sweep"],
-                si(r["lm_params"]),
-                str(r["num_frames"]),
-                str(r["tokens_per_frame"]),
-                f"{r['num_examples']:,}",
-                si(r["inference_flops"]),
-                si(r["training_flops"]),
-                duration(3600 * r["gpu_hours"] / (r["gpus"] or 1)),
-                "finished" if r["finished"] else "",
-            )
-            for r in rows
-        ],
-        text=("trial", "sweep", ""),
-    )
-    click.echo(
-        f"{totals['trials']} trials ({totals['finished']} finished), {si(totals['training_flops'], 'FLOPs')} of training, "
-        f"{totals['gpu_hours']:,.1f} slot-hours; about {duration(totals['makespan_seconds'])} "
-        f"on {totals['slots']:g} slots (GPUs, or CPUs where trials use none)"
-    )
-    for problem in made.problems:
-        click.echo(f"problem: {problem}", err=True)
-    if made.problems:
-        raise SystemExit(2)
