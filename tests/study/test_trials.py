@@ -52,7 +52,7 @@ def test_costs_are_eq_1():
 def test_isoflop_points_lie_near_their_target():
     for t in expand(load_sweep(QUICKSTART)):
         if t.target_flops:
-            assert t.inference_flops == pytest.approx(t.target_flops, rel=0.15)
+            assert t.inference_flops == pytest.approx(t.target_flops, rel=0.17)
 
 
 def test_how_a_trial_runs_does_not_change_its_id():
