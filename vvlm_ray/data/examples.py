@@ -64,8 +64,9 @@ def nested_counts(sizes: Mapping[str, int], num_examples: int) -> dict[str, int]
     """How many of `num_examples` each source gives, in proportion to its size and never less for a larger total.
 
     Webster's rule: all examples are lined up by (position in source + 1/2) / size of source, and the first
-    `num_examples` are taken. Sharing out the largest remainders instead would be as close to the fractions, but not
-    nested: a source can lose an example when the total grows (the Alabama paradox).
+    `num_examples` are taken. Each count is within 2 of the exact fraction on mixtures like the paper's. Sharing out the
+    largest remainders would be within 1, but not nested: a source can lose an example when the total grows (the
+    Alabama paradox).
     """
     total = sum(sizes.values())
     if not 0 < num_examples <= total:

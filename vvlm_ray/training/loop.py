@@ -165,7 +165,7 @@ class _Run:
             loss = totals.loss / totals.num_answer_tokens
             # Workers' gradients come as their mean, and the loss is meant per answer token of them all.
             scale = self.accelerator.num_processes / totals.num_answer_tokens
-            grad_norm = scale_and_clip(self.model.parameters(), scale)
+            grad_norm = scale_and_clip(self.optimizer, scale)
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise Diverged(
                     f"loss {loss}, gradient norm {grad_norm} in step {step + 1} of {self.plan.num_steps}; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -14,18 +13,17 @@ MAX_GRAD_NORM = 1.0  # [open in the paper: LLaVA's value]
 
 
 def build_optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters, in groups named "language_model", "projector" and "vision_tower".
+    """AdamW over the trainable parameters, in groups of the LM, the projector and the vision tower.
 
-    Each group holds its peak rate under "peak_lr" and its parameters' names under "names".
+    Each group holds its peak rate under "peak_lr".
     """
     projector_lr = settings.lr if settings.projector_lr is None else settings.projector_lr
     peaks = {"language_model": settings.lr, "projector": projector_lr, "vision_tower": settings.vision_lr}
     groups = []
     for part, peak_lr in peaks.items():
-        named = [(name, p) for name, p in model.named_parameters() if name.startswith(part) and p.requires_grad]
-        if named:
-            names, parameters = zip(*named, strict=True)
-            groups.append({"params": list(parameters), "names": names, "part": part, "peak_lr": peak_lr})
+        parameters = [p for p in model.get_submodule(part).parameters() if p.requires_grad]
+        if parameters:
+            groups.append({"params": parameters, "peak_lr": peak_lr})
     return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
@@ -46,13 +44,13 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["peak_lr"] * factor
 
 
-def scale_and_clip(parameters: Iterable[nn.Parameter], scale: float) -> float:
-    """Multiply gradients by `scale`, then clip them to a total norm of 1; returns the norm before clipping.
+def scale_and_clip(optimizer: torch.optim.Optimizer, scale: float) -> float:
+    """Multiply the gradients by `scale`, then clip them to a total norm of 1; returns the norm before clipping.
 
     Both in one pass: the number of answer tokens in a global batch, by which gradients of the summed loss are
     divided, is known only after its last micro-batch has been read.
     """
-    grads = [p.grad for p in parameters if p.grad is not None]
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(grads)
     norm = scale * float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
     local = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in grads]
