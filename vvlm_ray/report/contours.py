@@ -82,8 +82,6 @@ def draw_star(analyses: Sequence[Analysis]) -> "Figure":
 
 
 def _star(axes: "Axes", analysis: Analysis, plane: Plane) -> None:
-    from matplotlib.patheffects import withStroke
-
     runs = analysis.runs.select(plane.runs)
     steps, sizes = np.unique(runs.factors[plane.factor]), np.unique(runs.num_examples)
     x, n = np.log(runs.factors[plane.factor]), np.log(runs.num_examples)
@@ -103,9 +101,7 @@ def _star(axes: "Axes", analysis: Analysis, plane: Plane) -> None:
     points = {name: np.exp(grid_x.ravel()) if name == plane.factor else points[name] for name in runs.factors}
     predicted = analysis.bag.predict(points, np.exp(grid_n.ravel())).reshape(grid_x.shape)
     lines = axes.contour(across, up, predicted, levels=levels[1:-1], colors=PREDICTED, linewidths=1)
-    halo = [withStroke(linewidth=2.5, foreground="white")]
-    for text in axes.clabel(lines, fontsize=8, fmt="%.3g", inline_spacing=2):
-        text.set(color=INK, path_effects=halo)
+    _label(axes, lines, "%.3g")
     axes.scatter(x, n, s=10, facecolor="white", edgecolor=INK, linewidth=0.6, zorder=3, clip_on=False, gid="runs")
     names = analysis.names if plane.factor == "lm_params" else {}
     ticks = style.level_ticks(steps, 0, np.inf, most=6)
@@ -113,6 +109,12 @@ def _star(axes: "Axes", analysis: Analysis, plane: Plane) -> None:
     ticks = style.level_ticks(sizes, 0, np.inf, most=6)
     axes.set_yticks(np.log(ticks), [words.count(value) for value in ticks])
     axes.set_xlabel(words.label(plane.factor))
+
+
+def _label(axes: "Axes", lines, form) -> None:
+    """Numbers on contour lines, readable on any blue."""
+    for text in axes.clabel(lines, fontsize=8, fmt=form, inline_spacing=2):
+        text.set(color=INK, path_effects=style.halo())
 
 
 def _table(x, n, error, columns, rows) -> np.ndarray:
@@ -153,7 +155,7 @@ def draw_overhead(analysis: Analysis) -> "Figure":
         axes.contourf(x, y, ratio, levels=40, cmap=style.error_colours().reversed())
         if len(drawn):
             lines = axes.contour(x, y, ratio, levels=drawn, colors="white", linewidths=1.1, linestyles="solid")
-            axes.clabel(lines, fontsize=9, fmt=lambda value: f"{10**value:g}", colors="white")
+            _label(axes, lines, lambda value: f"{10**value:g}")
         axes.scatter(np.log(sizes), np.log(tokens), s=14, color=PREDICTED, linewidth=0, zorder=3, clip_on=False)
         ticks = style.level_ticks(sizes, 0, np.inf, most=6)
         axes.set_xticks(np.log(ticks), [analysis.names.get(v) or words.count(v) for v in ticks])

@@ -169,7 +169,9 @@ def _label_asked(axes, analysis: Analysis) -> None:
             else f"{words.count(values[b])} {units.get(name, words.label(name))}"
             for name, values in asked.factors.items()
         ]  # fmt: skip
-        axes.annotate("\n".join(parts), (asked.budgets_flops[b], asked.error[b]), xytext=(0, -26),
-                      textcoords="offset points", ha="center", va="top", fontsize=8.5, color=PREDICTED,
-                      arrowprops={"arrowstyle": "-", "color": PREDICTED, "linewidth": 0.7, "shrinkB": 5, "shrinkA": 0},
-                      linespacing=1.1)  # fmt: skip
+        place = (asked.budgets_flops[b], asked.error[b])
+        leader = {"arrowstyle": "-", "color": PREDICTED, "linewidth": 0.7, "shrinkB": 5, "shrinkA": 0}
+        text = axes.annotate("\n".join(parts), place, xytext=(0, -26), textcoords="offset points", arrowprops=leader,
+                             ha="center", va="top", fontsize=8.5, color=PREDICTED, linespacing=1.1,
+                             zorder=6)  # fmt: skip
+        text.set_path_effects(style.halo())

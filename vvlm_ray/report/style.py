@@ -155,6 +155,13 @@ def pad_log(values: np.ndarray, share: float = 0.06) -> tuple[float, float]:
     return low / margin, high * margin
 
 
+def halo() -> list:
+    """A white rim for words that stand on colours or lines."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2.5, foreground="white")]
+
+
 def rules(axes: "Axes", levels: np.ndarray, most: int = 8) -> None:
     """A faint line at every swept level; where there are many they would be a hatching, and are left out."""
     for value in levels if len(levels) <= most else []:

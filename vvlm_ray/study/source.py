@@ -143,7 +143,8 @@ def _filled(frame, score: str, done: np.ndarray):
     if not missing.any() or missing[done].all():
         return frame, nowhere
     # All different, so that two runs without a score are not taken for one that was written down twice.
-    stand_in = frame.loc[done, score].max() * (1 - 1e-9 * np.arange(1, missing.sum() + 1))
+    usual = frame.loc[done, score].where(lambda values: (values > 0) & (values < 100)).max()
+    stand_in = usual * (1 - 1e-9 * np.arange(1, missing.sum() + 1))
     frame = frame.astype({score: float})
     frame.loc[missing, score] = stand_in
     return frame, missing
