@@ -198,7 +198,7 @@ def test_problems_are_found_beforehand(changes, words, tmp_path):
 
 @pytest.mark.parametrize("text", ["8", "8xA100-80GB", "0x8xL4", "1x8xL4,", "1x8xNothing"])
 def test_bad_clusters_are_refused(text, tmp_path):
-    with pytest.raises(UserError, match="--cluster|GPU type"):
+    with pytest.raises(UserError, match=r"--cluster|GPU type"):
         planned(load_sweep(PAPER), tmp_path, text)
 
 

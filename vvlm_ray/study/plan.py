@@ -24,7 +24,7 @@ POOL_GPUS_PER_NODE = 8  # where a cluster is only a number of GPUs
 LONGEST_SHARES = (0.5, 0.33, 0.25, 0.2, 0.15, 0.1)
 PROJECTOR_SHARE = 0.01  # the same for stage 1, for which every trial of a backbone waits
 GOOD_ENOUGH = 1.04  # makespan over its lower bound
-MAX_SIMULATED_STARTS = 3000  # of jobs, in looking for a better order: a second or two
+MAX_SIMULATED_STARTS = 2000  # of jobs, in looking for a better order: a second or two
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ class Queue:
             self.nodes = [Node("all", self.nodes)]
         self._nodes = {node.name: node for node in self.nodes}
         self._free = {node.name: node.slots for node in self.nodes}
+        self._of_kind = {kind: [n for n in self.nodes if n.kind == kind] for kind in {n.kind for n in self.nodes}}
+        self._of_kind[None] = list(self.nodes)
         self._jobs = {job.job_id: job for job in self.jobs}
         self._options = {job.job_id: job.options for job in self.jobs}
         self._check()
@@ -269,7 +271,7 @@ class Queue:
     def _soonest_nodes(self, options: Sequence[Choice]) -> frozenset[str]:
         """The nodes that come closest to having room for the fastest choice that the cluster can hold."""
         choice = next(c for c in options if self._could_hold(c))
-        mine = [n for n in self._nodes.values() if choice.kind in (None, n.kind)]
+        mine = self._of_kind[choice.kind]
         single = [n for n in mine if n.slots >= choice.slots]
         if single:
             return frozenset({max(single, key=lambda n: (self._free[n.name], n.name)).name})
@@ -283,21 +285,19 @@ class Queue:
 
     def _could_hold(self, choice: Choice) -> bool:
         """Whether the empty cluster has room for it."""
-        mine = [n.slots for n in self._nodes.values() if choice.kind in (None, n.kind)]
-        return sum(mine) >= choice.slots
+        return sum(n.slots for n in self._of_kind.get(choice.kind, ())) >= choice.slots
 
     def _place(self, choice: Choice, may_use_kept: bool = False) -> Placement | None:
         """Nodes with room now: one that it leaves fullest, or whole ones where no single node could ever hold it."""
         kept = self._reserved[1] if self._reserved else frozenset()
-        mine = [n for n in self._nodes.values() if choice.kind in (None, n.kind)]
-        usable = [n for n in mine if may_use_kept or n.name not in kept]
-        if any(n.slots >= choice.slots for n in mine):
-            fits = [n for n in usable if self._free[n.name] >= choice.slots]
-            if not fits:
-                return None
+        mine = self._of_kind.get(choice.kind, ())
+        fits = [n for n in mine if self._free[n.name] >= choice.slots and (may_use_kept or n.name not in kept)]
+        if fits:
             best = min(fits, key=lambda n: (self._free[n.name] - choice.slots, n.slots, n.name))
             return Placement(choice, {best.name: choice.slots})
-        idle = [n for n in usable if self._free[n.name] == n.slots]
+        if any(n.slots >= choice.slots for n in mine):
+            return None
+        idle = [n for n in mine if self._free[n.name] == n.slots and (may_use_kept or n.name not in kept)]
         taken: dict[str, float] = {}
         for node in sorted(idle, key=lambda n: (-n.slots, n.name)):
             if sum(taken.values()) >= choice.slots:
@@ -308,7 +308,7 @@ class Queue:
     def _share_of(self, job_id: str) -> float:
         """Seconds that the whole cluster would take for jobs like this one, if they were many: its work."""
         rate = sum(
-            sum(n.slots for n in self._nodes.values() if c.kind in (None, n.kind)) / (c.slots * max(c.seconds, 1e-9))
+            sum(n.slots for n in self._of_kind.get(c.kind, ())) / (c.slots * max(c.seconds, 1e-9))
             for c in self._options[job_id]
         )
         return 1 / rate
