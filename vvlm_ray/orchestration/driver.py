@@ -74,7 +74,9 @@ def _make(folder: StudyFolder, study: Study, kind: str, job_id: str) -> None:
     import ray
 
     # DEFAULT takes the task out of the driver's placement group, which holds no CPU.
-    task = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="DEFAULT")({"benchmark": make_benchmark, "backbone": make_backbone}[kind])
+    task = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="DEFAULT")(
+        {"benchmark": make_benchmark, "backbone": make_backbone}[kind]
+    )
     ray.get(task.remote(str(folder.assets.resolve()), study.synthetic.model_dump(), job_id))
 
 

@@ -90,13 +90,8 @@ def _ray(address: str | None) -> Iterator:
         import ray
 
         if address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"py_executable": warm.py_executable},
-            )
+            with warm.interpreter():
+                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             stack.callback(ray.shutdown)
             warm.wait_until_ready()
         else:

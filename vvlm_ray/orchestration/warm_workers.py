@@ -1,14 +1,14 @@
 """Warm workers: on one machine, Ray's worker processes are forked from a process that has imported torch already.
 
 A trial is five short-lived Ray processes (Train's controller, its helpers, and the worker), each of which would
-import torch and more: 14 CPU-seconds a trial that does nothing. Here a *nursery* process imports the heavy
-packages once; Ray starts its workers through `runtime_env={"py_executable": ...}`, a client of a few lines that
-hands its arguments, environment and standard streams to the nursery over a private Unix socket and stays until
-the forked worker ends. Only for a Ray that `vvlm-ray run` started on this machine; on a cluster trials last
-hours and start in the ordinary way.
+import torch and more: 14 CPU-seconds for a trial that does nothing. Here a *nursery* process imports the heavy
+packages once. While Ray starts, `sys.executable` is a client of a few lines: for a worker it hands its arguments,
+environment and standard streams to the nursery over a private Unix socket and stays until the forked worker ends;
+for anything else it becomes the ordinary interpreter. Only for a Ray that `vvlm-ray run` starts on this machine; on
+a cluster trials last hours and start in the ordinary way.
 
 Two things must not be imported before the fork: ray (its connection to the control store does not survive one)
-and decord (loaded before ray, it breaks ray's asynchronous actors). The fork happens with one Python thread.
+and decord (loaded before ray, it breaks ray's asynchronous actors).
 """
 
 import array
@@ -18,7 +18,6 @@ import json
 import os
 import runpy
 import select
-import shlex
 import signal
 import socket
 import subprocess
@@ -43,16 +42,35 @@ PRELOAD = (
     "transformers.models.llama.modeling_llama",
     "lmms_eval.evaluator",
 )
-# What Ray starts in a worker's place. It runs with -I -S, so that it costs milliseconds. Without a nursery it
-# becomes an ordinary worker: slower, not broken.
-CLIENT = """
+# What Ray starts in the interpreter's place. With -I -S it costs milliseconds. For what is not a plain worker, and
+# without a nursery, it becomes the interpreter that Ray meant: slower, not broken.
+CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
+PYTHON, ADDRESS, CONTEXT = {python!r}, {address!r}, "--serialized-runtime-env-context="
+
+def worker():
+    argv, env = sys.argv[1:], dict(os.environ)
+    script = os.path.basename(argv[0]) if argv else ""
+    if script == "setup_worker.py":  # a runtime_env: take what it sets, if that is environment variables only
+        context = json.loads(next((a for a in argv if a.startswith(CONTEXT)), "")[len(CONTEXT):] or "{{}}")
+        if context.get("command_prefix") or context.get("override_worker_entrypoint"):
+            return None
+        if context.get("py_executable", PYTHON) != PYTHON:
+            return None
+        env.update({{k: os.path.expandvars(v) for k, v in (context.get("env_vars") or {{}}).items()}})
+        argv = [a for a in argv[1:] if not a.startswith((CONTEXT, "--language="))]
+        script = os.path.basename(argv[0])
+    return (argv, env) if script == "default_worker.py" else None
+
+found = worker()
 connection = socket.socket(socket.AF_UNIX)
 try:
-    connection.connect(sys.argv[1])
+    if found is None:
+        raise OSError
+    connection.connect(ADDRESS)
 except OSError:
-    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-request = json.dumps({"argv": sys.argv[2:], "env": dict(os.environ), "cwd": os.getcwd()}).encode() + b"\\0"
+    os.execv(PYTHON, [PYTHON, *sys.argv[1:]])
+request = json.dumps({{"argv": found[0], "env": found[1], "cwd": os.getcwd()}}).encode() + b"\\0"
 sent = connection.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 connection.sendall(request[sent:])
 connection.recv(1)
@@ -61,10 +79,19 @@ connection.recv(1)
 
 @dataclass(frozen=True)
 class Nursery:
-    """A running nursery: its process, and the `py_executable` that makes Ray start workers from it."""
+    """A running nursery: its process, and the client that stands in for the interpreter."""
 
     process: subprocess.Popen
-    py_executable: str
+    client: str
+
+    @contextlib.contextmanager
+    def interpreter(self) -> Iterator[None]:
+        """Within the block, what starts `sys.executable` starts the client; ray.init hands it to the raylet."""
+        python, sys.executable = sys.executable, self.client
+        try:
+            yield
+        finally:
+            sys.executable = python
 
     def wait_until_ready(self) -> None:
         """Return once the imports are done.
@@ -80,8 +107,9 @@ class Nursery:
 def nursery() -> Iterator[Nursery]:
     """A nursery for as long as the block runs. It ends with this process, however this one ends."""
     with tempfile.TemporaryDirectory(prefix="vvlm-ray-") as folder:  # mode 0700: only this user can connect
-        address, client = Path(folder, "nursery"), Path(folder, "client.py")
-        client.write_text(CLIENT)
+        address, client = Path(folder, "nursery"), Path(folder, "python")
+        client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
+        client.chmod(0o700)
         process = subprocess.Popen(
             [sys.executable, "-m", __spec__.name, str(address)],
             stdin=subprocess.PIPE,  # its end tells the nursery to stop
@@ -90,7 +118,7 @@ def nursery() -> Iterator[Nursery]:
             start_new_session=True,  # a Ctrl-C is for the driver, which then ends the nursery
         )
         try:
-            yield Nursery(process, shlex.join([sys.executable, "-I", "-S", str(client), str(address)]))
+            yield Nursery(process, str(client))
         finally:
             process.stdin.close()
             process.wait(timeout=10)
