@@ -84,9 +84,7 @@ def test_llama3_uses_its_reserved_token_and_a_fixed_date():
     ids, labels = encode_conversation(tok, [("user", "<video>\nwhat"), ("assistant", "red")], 4)
     assert ids.count(video_token_id(tok)) == 4
     assert [tok.decode([label]) for label in labels if label != -100] == ["red", "<end>"]
-    text = tok.apply_chat_template(
-        [{"role": "user", "content": "what"}], tokenize=False, date_string="26 Jul 2024"
-    )
+    text = tok.apply_chat_template([{"role": "user", "content": "what"}], tokenize=False, date_string="26 Jul 2024")
     assert "26 Jul 2024" in text  # the template does read what encode_conversation passes
 
 

@@ -118,9 +118,7 @@ def test_average_pooling_averages_blocks_and_modes_differ():
     assert pool_patches(patches, 4, "average").flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert pool_patches(patches, 1, "bilinear-antialias") == pytest.approx(7.5)
     noise = torch.randn(1, 81, 2)
-    assert not torch.allclose(
-        pool_patches(noise, 4, "bilinear"), pool_patches(noise, 4, "bilinear-antialias")
-    )
+    assert not torch.allclose(pool_patches(noise, 4, "bilinear"), pool_patches(noise, 4, "bilinear-antialias"))
 
 
 def test_bad_settings_are_named():
@@ -215,9 +213,7 @@ def test_a_whole_siglip_checkpoint_serves_as_vision_tower(backbones):
     text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     siglip = SiglipModel(SiglipConfig(text_config=text | {"vocab_size": 9}, vision_config=VISION))
     siglip.save_pretrained(backbones / "siglip")
-    model = VideoVLM.from_backbones(
-        backbones / "siglip", backbones / "lm", tokens_per_frame=4, video_token_id=VIDEO_ID
-    )
+    model = VideoVLM.from_backbones(backbones / "siglip", backbones / "lm", tokens_per_frame=4, video_token_id=VIDEO_ID)
     torch.testing.assert_close(
         model.vision_tower.embeddings.patch_embedding.weight,
         siglip.vision_model.embeddings.patch_embedding.weight,

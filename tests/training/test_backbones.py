@@ -69,7 +69,19 @@ def test_tokenizer_knows_every_word_and_ends_answers():
     turns = [("user", "<video>\nColour in English ?"), ("assistant", "red")]
     ids, labels = encode_conversation(tokenizer, turns, 2)
     text = tokenizer.convert_ids_to_tokens(ids)
-    assert text == ["<user>", "<video>", "<video>", "Colour", "in", "English", "?", "<end>", "<assistant>", "red", "<end>"]
+    assert text == [
+        "<user>",
+        "<video>",
+        "<video>",
+        "Colour",
+        "in",
+        "English",
+        "?",
+        "<end>",
+        "<assistant>",
+        "red",
+        "<end>",
+    ]
     assert labels[-2:] == ids[-2:]
     assert tokenizer.decode(ids[-2:], skip_special_tokens=True) == "red"
 

@@ -14,9 +14,10 @@ COLOURS = ("red", "orange", "lime", "green", "cyan", "blue", "violet", "pink")
 GRID = 8  # cells per side of a frame
 CELL = 4  # pixels per side of a cell
 IMAGE_SIZE = GRID * CELL
-SIZES = (1, 1, 2, 4)  # side of the square in cells; half of the squares are as small as can be
-# How long the square is there, as a share of the clip; 4 clip lengths are nearly always all of it.
-DURATIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 4.0)
+SIZES = (1, 2, 3, 4)  # side of the square, in cells
+# How long the square is there, as a share of the clip: 4 clip lengths cover most clips as a whole. The mix makes
+# every doubling of the number of frames show more squares, but fewer more than the one before.
+DURATIONS = (1 / 16, 1 / 4, 1 / 2, 4.0, 4.0)
 
 
 @dataclass(frozen=True)

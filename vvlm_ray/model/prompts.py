@@ -76,15 +76,11 @@ def _messages(tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str
     """Chat messages whose first user turn holds the tokenizer's own video token exactly once."""
     roles = [role for role, _ in turns]
     if not roles or roles[0] != "user" or not set(roles) <= {"user", "assistant"}:
-        raise UserError(
-            f"turns: roles are {roles}; a conversation starts with 'user' and knows 'user' and 'assistant'"
-        )
+        raise UserError(f"turns: roles are {roles}; a conversation starts with 'user' and knows 'user' and 'assistant'")
     texts = [text.replace("<image>", VIDEO_TOKEN) for _, text in turns]
     marks = [text.count(VIDEO_TOKEN) for text in texts]
     if sum(marks) > marks[0] or marks[0] > 1:
-        raise UserError(
-            f"turns: {marks} video marks per turn; one {VIDEO_TOKEN} in the first turn is what is meant"
-        )
+        raise UserError(f"turns: {marks} video marks per turn; one {VIDEO_TOKEN} in the first turn is what is meant")
     if marks[0] == 0:
         texts[0] = f"{VIDEO_TOKEN}\n{texts[0]}"
     texts[0] = texts[0].replace(VIDEO_TOKEN, _video_token(tokenizer))
@@ -106,9 +102,7 @@ def _apply_template(
 
 def _video_position(ids: list[int], token: int) -> int:
     if ids.count(token) != 1:
-        raise UserError(
-            f"the chat template kept {ids.count(token)} of 1 video marks; it has to keep user texts as is"
-        )
+        raise UserError(f"the chat template kept {ids.count(token)} of 1 video marks; it has to keep user texts as is")
     return ids.index(token)
 
 

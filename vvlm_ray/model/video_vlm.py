@@ -47,7 +47,7 @@ class VideoVLMConfig(PreTrainedConfig):
     model_type = "video_vlm"
     sub_configs = {"vision_config": SiglipVisionConfig, "text_config": AutoConfig}  # noqa: RUF012
 
-    def __init__(  # noqa: PLR0913, PLR0917 (a configuration lists what it holds)
+    def __init__(  # noqa: PLR0917 (a configuration lists what it holds)
         self,
         vision_config: SiglipVisionConfig | dict | None = None,
         text_config: PreTrainedConfig | dict | None = None,
@@ -64,9 +64,7 @@ class VideoVLMConfig(PreTrainedConfig):
         if pooling not in POOLING_MODES:
             raise UserError(f"pooling: {pooling!r} is not one of {', '.join(POOLING_MODES)}")
         if math.isqrt(tokens_per_frame) ** 2 != tokens_per_frame or tokens_per_frame < 1:
-            raise UserError(
-                f"tokens_per_frame: {tokens_per_frame} is not a perfect square (1, 4, 9, 16, ...)"
-            )
+            raise UserError(f"tokens_per_frame: {tokens_per_frame} is not a perfect square (1, 4, 9, 16, ...)")
         self.vision_config = vision_config
         self.text_config = text_config
         self.tokens_per_frame = tokens_per_frame
@@ -104,7 +102,7 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     @classmethod
-    def from_backbones(  # noqa: PLR0913
+    def from_backbones(
         cls,
         vision: str | Path,
         lm: str | Path,
@@ -147,9 +145,7 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
 
     def save_projector(self, path: str | Path) -> None:
         """Write the projector alone as safetensors: stage 1's result, shared by every trial of one LM."""
-        tensors = {
-            name: value.detach().contiguous().cpu() for name, value in self.projector.state_dict().items()
-        }
+        tensors = {name: value.detach().contiguous().cpu() for name, value in self.projector.state_dict().items()}
         save_file(tensors, str(path))
 
     def load_projector(self, path: str | Path) -> None:
