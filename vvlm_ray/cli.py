@@ -8,6 +8,7 @@ import click
 COMMANDS = {
     "quickstart": "operate",
     "plan": "plan",
+    "design": "design",
     "run": "operate",
     "status": "operate",
     "doctor": "doctor",
@@ -40,6 +41,7 @@ class LazyGroup(click.Group):
 HELP = {
     "quickstart": "the whole pipeline, small and real, on this machine",
     "plan": "trials, cost, schedule and problems of a sweep; spends nothing",
+    "design": "choose runs for a training budget by simulation, and write them as a sweep file",
     "run": "start or resume a sweep on Ray",
     "status": "what is done, running, waiting and failed in a study",
     "doctor": "what is installed, what is broken, what to do",
