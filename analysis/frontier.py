@@ -33,10 +33,10 @@ def main() -> int:
     factors = tuple(options.factors.split(",")) if options.factors else DEFAULT_FACTORS
     columns = Columns(factors=factors, data_size=options.data_size, score=options.metric)
     source = open_source(options.records, columns, options.cost)
+    if source.cost is None:
+        raise UserError(f"{options.records}: say what a configuration of {', '.join(factors)} costs with --cost")
     with shown() as progress:
         analysis = analyse(source, budgets_flops=options.budgets, num_examples=options.num_examples, progress=progress)
-    if analysis.frontier is None:
-        raise UserError(f"{options.records}: {analysis.notes[-1]} with --cost")
     print("\n".join([*summary(analysis), "", *sentences(analysis)]))
     out = options.out or (source.path / "report" if source.is_folder else source.path.parent)
     name = "frontier" if source.is_folder else f"{source.name}-frontier"

@@ -86,7 +86,10 @@ def test_a_lone_table_with_another_metric(study, tmp_path):
         (["{study}", "--metric", "MVB"], "there is no column 'MVB'; the columns are lm_params"),
         (["{study}", "--budgets", "3X"], "'3X' is not a number of FLOPs such as 2.4e12, 2.4T or 3M"),
         (["{study}", "--budgets", "1k"], "buys nothing"),
-        (["{study}", "--factors", "num_frames,tokens_per_frame"], "give its cost with --cost"),
+        (
+            ["{study}", "--factors", "num_frames,tokens_per_frame"],
+            "say what a configuration of num_frames, tokens_per_frame costs with --cost",
+        ),
     ],
 )
 def test_mistakes_end_with_code_2_and_one_message(study, arguments, message):

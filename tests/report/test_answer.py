@@ -48,7 +48,7 @@ def test_sentences_hold_the_numbers_of_the_frontier(text, planted, analysis):
 
 def test_the_fit_and_its_cross_validation_are_told(text, analysis):
     assert f"R^2 = {analysis.validation.r2:.2f}" in text
-    assert f"E% = {analysis.validation.error_percent:.1f}" in text
+    assert f"E% = {analysis.validation.error_percent:.2f}" in text
     assert analysis.validation.r2 > 0.97, "the planted surface is smooth, and its noise is 0.4 points"
 
 

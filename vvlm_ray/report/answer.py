@@ -44,8 +44,9 @@ def fit_sentence(analysis: Analysis) -> str:
     if scores is None:
         return f"{text}; not cross-validated."
     return (
-        f"{text}; on runs left out ({analysis.settings.folds}-fold cross-validation) R^2 = {scores.r2:.2f}, "
-        f"E% = {scores.error_percent:.1f}, root mean square error {np.sqrt(scores.mse):.1f} points."
+        f"{text}; on runs left out ({analysis.settings.folds}-fold cross-validation) R^2 = "
+        f"{words.measure(scores.r2)}, E% = {words.measure(scores.error_percent)}, root mean square error "
+        f"{words.measure(np.sqrt(scores.mse))} points."
     )
 
 

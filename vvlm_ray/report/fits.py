@@ -97,7 +97,7 @@ def draw_predictions(axes: "Axes", analysis: Analysis, extrapolated: "Scores | N
     # A prediction that went wild would squeeze the others into a dot.
     low, high = style.pad_log(analysis.runs.error, 0.08)
     for scores, what, colour, marker in drawn:
-        text = f"{what}: $R^2$ = {scores.r2:.2f}, E% = {scores.error_percent:.1f}"
+        text = f"{what}: $R^2$ = {words.measure(scores.r2)}, E% = {words.measure(scores.error_percent)}"
         axes.scatter(scores.observed, np.clip(scores.predicted, low, high), s=24, color=colour, marker=marker,
                      linewidth=0, alpha=0.9, label=text, gid=f"predictions-{marker}", clip_on=False)  # fmt: skip
     axes.plot([low, high], [low, high], color=GREY, linewidth=0.9, zorder=0)
