@@ -518,7 +518,7 @@ def _print_scores(title, rows) -> None:
     from vvlm_ray.commands.printing import print_table
 
     setups = list(next(iter(rows.values())))
-    columns = ["", *(f"{setup}: {measure}" for setup in setups for measure in ("MSE", "E%", "R^2"))]
+    columns = [title, *(f"{setup}: MSE  E%  R^2" for setup in setups)]
     table, reasons = [], []
     for what, scores in rows.items():
         cells = [what]
@@ -526,11 +526,11 @@ def _print_scores(title, rows) -> None:
             found = scores[setup]
             if "impossible" in found:
                 reasons.append(f"{what}, {setup}: {found['impossible']}")
-                cells += ["-", "-", "-"]
+                cells.append("-")
             else:
-                cells += [f"{found['mse']:.3g}", f"{found['error_percent']:.2f}", f"{found['r2']:.3f}"]
+                cells.append(f"{found['mse']:8.3g}  {found['error_percent']:6.2f}  {found['r2']:6.3f}")
         table.append(cells)
-    print_table(title, columns, table, text=("",))
+    print_table("", columns, table)
     _print_notes(reasons)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from vvlm_ray.errors import UserError
 
+LARGEST_LOG = 300.0  # far outside the data a member may predict anything; this much stays finite when multiplied
 FORM_NAMES = ("mult", "add", "add-interact-s", "add-interact")
 
 
@@ -60,10 +61,15 @@ class Form:
         return matrix
 
     def split(
-        self, log_coefficients: np.ndarray, exponents: np.ndarray, factors: Sequence[np.ndarray]
+        self,
+        log_coefficients: np.ndarray,
+        exponents: np.ndarray,
+        factors: Sequence[np.ndarray],
+        log_reference: float = 0.0,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """f(x, n) = fixed(x) + shrinking(x) n^-d for members (M, .) at points (P,): (M, P), (M, P), (M,).
+        """f(x, n) = fixed(x) + shrinking(x) (n / n_0)^-d for members (M, .) at points (P,): (M, P), (M, P), (M,).
 
+        n_0 = exp(log_reference), near the sizes asked for: apart, coefficient and power may overflow.
         Powers are computed once per distinct level of a factor.
         """
         members, points = len(exponents), len(factors[0]) if factors else 1
@@ -75,7 +81,10 @@ class Form:
             data = by_column.pop(len(self.factors), None)
             if data is not None:
                 decay = -data.sign * exponents[:, data.exponent]
-            value = _term_on_grid(log_coefficients[:, j], exponents, by_column, levels)
+            log_coefficient = log_coefficients[:, j]
+            if data is not None:
+                log_coefficient = log_coefficient - decay * log_reference
+            value = _term_on_grid(log_coefficient, exponents, by_column, levels)
             if data is None:
                 fixed += value
             else:
@@ -99,8 +108,14 @@ class Form:
         sizes = np.asarray(num_examples, float)
         shape = np.broadcast_shapes(sizes.shape, columns[0].shape)
         columns = [np.broadcast_to(column, shape) for column in columns]
-        fixed, shrinking, decay = self.split(log_coefficients, exponents, columns)
-        return fixed + shrinking * np.exp(-decay[:, None] * np.log(np.broadcast_to(sizes, shape)))
+        log_reference = float(np.log(sizes).mean())
+        fixed, shrinking, decay = self.split(log_coefficients, exponents, columns, log_reference)
+        return fixed + shrinking * shrinkage(np.broadcast_to(sizes, shape), log_reference, decay)
+
+
+def shrinkage(sizes: np.ndarray, log_reference: float, decay: np.ndarray) -> np.ndarray:
+    """(n / n_0)^-d for members: (M, sizes)."""
+    return np.exp(np.minimum(-decay[:, None] * (np.log(sizes) - log_reference), LARGEST_LOG))
 
 
 def _term_on_grid(log_coefficient, exponents, by_column, levels) -> np.ndarray:
@@ -119,7 +134,7 @@ def _term_on_grid(log_coefficient, exponents, by_column, levels) -> np.ndarray:
     if value is None:
         points = len(levels[0][1]) if levels else 1
         return np.repeat(np.exp(log_coefficient)[:, None], points, axis=1)
-    return np.exp(value, out=value)
+    return np.exp(np.minimum(value, LARGEST_LOG, out=value), out=value)
 
 
 def make_form(name: str, factors: Sequence[str], data_size: bool = True) -> Form:

@@ -12,6 +12,7 @@ import numpy as np
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.bagging import Bag
 from vvlm_ray.scaling.cost import inference_flops
+from vvlm_ray.scaling.forms import shrinkage
 from vvlm_ray.scaling.runs import Runs
 
 Cost = Callable[..., np.ndarray]  # cost(**factors) -> FLOPs per example, elementwise
@@ -151,9 +152,12 @@ def search(bag: Bag, grid: Grid, budgets: np.ndarray, sizes: np.ndarray, *, thre
     """Positions in the sorted grid of x*(c; n): by the median (S, B), and by each member (S, B, M)."""
     from vvlm_ray.scaling import frontier_kernels
 
-    fixed, shrinking, decay = bag.form.split(bag.log_coefficients, bag.exponents, list(grid.points.values()))
+    log_reference = float(np.log(sizes).mean())
+    columns = list(grid.points.values())
+    fixed, shrinking, decay = bag.form.split(bag.log_coefficients, bag.exponents, columns, log_reference)
+    powers = np.ascontiguousarray(shrinkage(sizes, log_reference, decay).T)
     ends = np.searchsorted(grid.cost, budgets, side="right")
-    return frontier_kernels.search(fixed, shrinking, decay, ends, sizes, threads=threads)
+    return frontier_kernels.search(fixed, shrinking, powers, ends, threads=threads)
 
 
 def outside(runs: Runs, cost: Cost, points, flops, num_examples) -> tuple[tuple[str, ...], ...]:

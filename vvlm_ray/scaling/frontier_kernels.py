@@ -1,8 +1,8 @@
 """The compiled search over a cost-sorted grid: every budget, every data size, median and members in one pass.
 
-Member m predicts v_m(p) = fixed[m, p] + shrinking[m, p] n^-decay[m]. The running best of the median is exact
-without taking every median: a point whose median is below the best has at least half of its members below it,
-so points with fewer are passed over after a count, and only the rest are sorted.
+For data size s, member m predicts v_m(p) = fixed[m, p] + shrinking[m, p] powers[s, m]. The running best of the
+median is exact without taking every median: a point whose median is below the best has at least half of its members
+below it, so points with fewer are passed over after a count, and only the rest are sorted.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -13,19 +13,18 @@ import numpy as np
 from vvlm_ray.scaling.bagging import num_cores
 
 
-def search(fixed, shrinking, decay, ends, sizes, *, threads=None):
+def search(fixed, shrinking, powers, ends, *, threads=None):
     """Best positions for S sizes and B budgets, where budget b affords points [0, ends[b]): (S, B), (S, B, M)."""
     fixed, shrinking = np.ascontiguousarray(fixed.T), np.ascontiguousarray(shrinking.T)
-    powers = np.exp(-np.log(sizes)[:, None] * decay[None, :])
     order = np.argsort(ends, kind="stable")
-    chosen = np.empty((len(sizes), len(ends)), np.int32)
-    by_member = np.empty((len(sizes), len(ends), fixed.shape[1]), np.int32)
+    chosen = np.empty((len(powers), len(ends)), np.int32)
+    by_member = np.empty((len(powers), len(ends), fixed.shape[1]), np.int32)
 
     def one(s):
         _search_one(fixed, shrinking, powers[s], ends[order].astype(np.int64), chosen[s], by_member[s])
 
     with ThreadPoolExecutor(threads or num_cores()) as pool:
-        list(pool.map(one, range(len(sizes))))
+        list(pool.map(one, range(len(powers))))
     back = np.argsort(order, kind="stable")
     return chosen[:, back], by_member[:, back]
 

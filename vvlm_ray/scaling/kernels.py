@@ -61,7 +61,9 @@ class State(NamedTuple):
 # Sums may be reordered (that is what lets them use vector registers); inf and nan keep their meaning.
 _OPTIONS = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
 _entry = numba.njit(cache=True, **_OPTIONS)
-_jit = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)  # called from compiled code only
+# Called from compiled code only. Inlined without exception, because a process that compiles must run the same
+# instructions as one that loads the cache: with sums reordered, another copy of a function rounds differently.
+_jit = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
 
 
 @_jit
@@ -567,3 +569,12 @@ def scan(st, theta, candidates, values):
                     values[found] = line[s + 1]
                     found += 1
     return found
+
+
+@_entry
+def powers_and_derivatives(st, theta, exact):
+    """GRADIENT and the lower triangle of HESSIAN at theta, as a descent sees them (for tests and diagnostics)."""
+    _powers(st, theta)
+    loss = _loss(st, theta)
+    _derivatives(st, theta, exact)
+    return loss
