@@ -62,9 +62,9 @@ def encode_conversation(
 
 
 def _video_token(tokenizer: PreTrainedTokenizerBase) -> str:
-    vocabulary = tokenizer.get_vocab()
     for token in (VIDEO_TOKEN, _LLAMA3_PLACEHOLDER):
-        if token in vocabulary:
+        index = tokenizer.convert_tokens_to_ids(token)  # the unknown token's id, or None, if there is no such token
+        if index is not None and tokenizer.convert_ids_to_tokens(index) == token:
             return token
     raise UserError(
         f"{tokenizer.name_or_path}: the tokenizer has neither {VIDEO_TOKEN!r} nor {_LLAMA3_PLACEHOLDER!r}; "
