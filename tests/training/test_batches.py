@@ -1,20 +1,20 @@
 """Every example exactly once per epoch, whatever the numbers of workers and sizes of batches."""
 
-import itertools
-
 import numpy as np
 import pytest
 
 from vvlm_ray.training.batches import BatchPlan
 
-GRID = list(itertools.product([1, 5, 24, 25], [1, 4, 24, 100], [1, 2, 3, 8], [None, 1, 3], [1, 2]))
+SIZES = [(1, 4, 1), (5, 1, 2), (24, 8, 1), (25, 8, 2), (24, 100, 2)]
 
 
 def plans(num_examples, batch_size, world_size, micro, *, epochs, seed=0):
     return [BatchPlan(num_examples, batch_size, epochs, seed, rank, world_size, micro) for rank in range(world_size)]
 
 
-@pytest.mark.parametrize(("num_examples", "batch_size", "world_size", "micro", "epochs"), GRID)
+@pytest.mark.parametrize(("num_examples", "batch_size", "epochs"), SIZES)
+@pytest.mark.parametrize("micro", [None, 1, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 8])
 def test_nobody_is_left_out_or_repeated(num_examples, batch_size, world_size, micro, epochs):
     workers = plans(num_examples, batch_size, world_size, micro, epochs=epochs)
     seen = []

@@ -18,6 +18,8 @@ from vvlm_ray.errors import UserError
 HERE = Path(__file__).parent
 # float64 weights, but the loss itself is computed in float32, whose sums depend on their order.
 CLOSE = {"atol": 1e-6, "rtol": 0}
+TIMEOUT = 540  # seconds; 20 suffice on an idle machine
+pytestmark = pytest.mark.timeout(TIMEOUT + 60)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def results(tiny_backbone, tiny_llava_json, tmp_path_factory):
         for rank in range(2)
     ]
     try:
-        outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+        outputs = [worker.communicate(timeout=TIMEOUT)[0] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

@@ -1,6 +1,8 @@
 """The loop on one worker, with real files, a real tower and a real LM."""
 
+import pickle
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -168,13 +170,17 @@ def test_bf16_on_the_cpu_keeps_weights_in_float32(bench):
 
 
 def test_loader_workers_change_nothing(bench, monkeypatch):
-    """Also where workers are replaced after every 8 examples."""
-    monkeypatch.setattr("vvlm_ray.training.batches.EXAMPLES_PER_LOADER_WORKER", 8)
+    """Also where they are replaced after every 12 examples."""
+    monkeypatch.setattr("vvlm_ray.training.batches.EXAMPLES_PER_LOADER_WORKER", 12)
     settings = {"batch_size": 4, "micro_batch_size": 2}
     _, _, expected = bench.run(settings=settings)
     _, result, weights = bench.run(settings=settings | {"num_loader_workers": 1})
     same(expected, weights)
     assert result.num_examples_seen == 24
+    dataset = bench.dataset()
+    dataset.encoder = replace(dataset.encoder, max_length=5)
+    with pytest.raises(UserError, match="raise max_length"):  # out of the worker
+        bench.run(dataset=dataset, settings=settings | {"num_loader_workers": 1})
 
 
 def test_unreadable_videos_are_left_out_and_counted(bench, tmp_path):
@@ -194,9 +200,10 @@ def test_unreadable_videos_are_left_out_and_counted(bench, tmp_path):
     same(expected, weights, atol=1e-6, rtol=0)
 
     dataset.examples = [type(e)(e.example_id, broken, e.turns, e.source) for e in examples]
-    with pytest.raises(UnreadableVideos, match=r"allows 10 %.*\n.*broken.mp4") as caught:
+    with pytest.raises(UnreadableVideos, match=r"of 24 videos .* allows 0.1;.*\n.*broken.mp4") as caught:
         bench.run(dataset=dataset, settings=settings | {"batch_size": 3})
     assert isinstance(caught.value, UserError)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # Ray sends it to the driver
 
 
 def test_a_step_without_any_readable_video_is_passed_over(bench):
@@ -206,6 +213,11 @@ def test_a_step_without_any_readable_video_is_passed_over(bench):
         dataset=items, settings={"batch_size": 1, "max_unreadable_share": 0.5}, model=bench.model()
     )
     assert (result.num_steps, result.num_examples_seen, result.num_unreadable) == (8, 6, 2)
+
+
+def test_an_empty_dataset(bench):
+    with pytest.raises(UserError, match="nothing to finetune on"):
+        bench.run(dataset=bench.dataset(0))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(bench):

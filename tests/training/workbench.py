@@ -52,7 +52,7 @@ class Workbench:
         model = model or self.model()
         result = finetune(
             model,
-            dataset or self.dataset(),
+            self.dataset() if dataset is None else dataset,
             Collator(0),
             FinetuneSettings(**SETTINGS | (settings or {})),
             **options,

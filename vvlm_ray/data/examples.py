@@ -86,12 +86,12 @@ def nested_counts(sizes: Mapping[str, int], num_examples: int) -> dict[str, int]
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     """(place, row), one at a time: a list of millions of dictionaries would take many times the file's size."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a LLaVA JSON or JSONL file") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start})") from None
-    return _list_rows(path, text) if text[:100].lstrip().startswith("[") else _line_rows(path, text)
+    return _list_rows(path, text) if text.startswith("[", _skip(text, 0)) else _line_rows(path, text)
 
 
 def _line_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:

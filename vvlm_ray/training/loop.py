@@ -24,7 +24,7 @@ from vvlm_ray.model.prompts import IGNORED_LABEL
 from vvlm_ray.training.batches import BatchPlan, load_micro_batches
 from vvlm_ray.training.checkpoint import Progress, RunState
 from vvlm_ray.training.optimizer import build_optimizer, lr_factor, scale_and_clip, set_lr
-from vvlm_ray.training.results import Diverged, FinetuneResult, StepReport, UnreadableVideos
+from vvlm_ray.training.results import Diverged, FinetuneResult, StepReport, unreadable_videos
 from vvlm_ray.training.settings import FinetuneSettings
 from vvlm_ray.training.sharding import accumulating, gather_model, make_accelerator, place_model
 
@@ -62,6 +62,8 @@ def finetune(
     accelerator = accelerator or make_accelerator()
     if settings.batch_size < accelerator.num_processes:
         raise UserError(f"batch_size: {settings.batch_size} is less than the {accelerator.num_processes} workers")
+    if len(dataset) == 0:
+        raise UserError("the dataset is empty: there is nothing to finetune on")
     torch.manual_seed(settings.seed + accelerator.process_index)
     with _training_mode(model, settings):
         run = _Run(model, dataset, collator, settings, accelerator)
@@ -175,7 +177,7 @@ class _Run:
             progress.losses.append(loss)
         self.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
-        return totals, factor * self.settings.lr, grad_norm
+        return totals, self.optimizer.param_groups[0]["lr"], grad_norm
 
     def _forward_backward(
         self, batches: Iterator[dict[str, Any]], num_micro_batches: int
@@ -217,7 +219,7 @@ class _Run:
         progress.unreadable = (progress.unreadable + _from_all_workers(unreadable))[:MAX_LISTED_UNREADABLE]
         num_all = self.plan.num_examples * self.settings.epochs
         if progress.num_unreadable > allowed * num_all:
-            raise UnreadableVideos(progress.num_unreadable, num_all, allowed, progress.unreadable)
+            raise unreadable_videos(progress.num_unreadable, num_all, allowed, progress.unreadable)
 
     def _report(self, totals: _Totals, lr: float, grad_norm: float, seconds: float) -> StepReport:
         return StepReport(
@@ -234,7 +236,7 @@ class _Run:
     def result(self) -> FinetuneResult:
         progress = self.progress
         if not progress.losses:
-            raise UnreadableVideos(progress.num_unreadable, progress.num_unreadable, 1.0, progress.unreadable)
+            raise unreadable_videos(progress.num_unreadable, progress.num_unreadable, 1.0, progress.unreadable)
         tail = progress.losses[-max(1, len(progress.losses) // 10) :]
         return FinetuneResult(
             num_steps=progress.step,

@@ -12,7 +12,8 @@ from vvlm_ray.errors import UserError
 class StepReport:
     """One optimiser step, over all workers; rates count the time since the previous report.
 
-    step: 1..num_steps. loss: cross-entropy per answer token of the global batch, before the step. lr: of the LM.
+    step: 1..num_steps. loss: cross-entropy per answer token of the global batch, before the step.
+    lr: of the LM, or of the projector where it alone is trained.
     grad_norm: before clipping. tokens: of the LM's sequences, visual and text, without padding.
     tflops_per_second: the model's floating point operations, 2 per weight and token forward and 4 backward;
     recomputation by gradient checkpointing and attention's own products are not counted.
@@ -50,18 +51,15 @@ class FinetuneResult:
 class UnreadableVideos(UserError):
     """More videos than allowed could not be read."""
 
-    def __init__(self, num_unreadable: int, num_examples: int, allowed: float, unreadable: Sequence) -> None:
-        self._arguments = (num_unreadable, num_examples, allowed, tuple(unreadable))
-        share = 100 * num_unreadable / num_examples
-        named = "".join(f"\n  {path}: {reason}" for path, reason in unreadable[:5])
-        super().__init__(
-            f"{num_unreadable:,} of {num_examples:,} videos ({share:.1f} %) could not be read, and "
-            f"max_unreadable_share allows {100 * allowed:g} %; check video_root, mend or leave out these files "
-            f"(the first {min(5, len(unreadable))} follow), or raise max_unreadable_share:{named}"
-        )
 
-    def __reduce__(self) -> tuple:
-        return UnreadableVideos, self._arguments  # Ray carries it from the worker to the driver
+def unreadable_videos(num_unreadable: int, num_examples: int, allowed: float, unreadable: Sequence) -> UnreadableVideos:
+    """The error with the share, what is allowed, and the first files; `unreadable` holds (path, reason)."""
+    named = "".join(f"\n  {path}: {reason}" for path, reason in unreadable[:5])
+    return UnreadableVideos(
+        f"{num_unreadable:,} of {num_examples:,} videos ({num_unreadable / num_examples:.1%}) could not be read, and "
+        f"max_unreadable_share allows {allowed:g}; check video_root, mend or leave out these files, or raise "
+        f"max_unreadable_share. The first of them:{named}"
+    )
 
 
 class Diverged(RuntimeError):
