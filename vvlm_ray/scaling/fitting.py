@@ -142,26 +142,32 @@ def solve_weighted(scaled: Scaled, weights, rng, settings: FitSettings, *, race:
     from vvlm_ray.scaling import engine
 
     if settings.init == "zeros":
-        start = scaled.from_user(np.zeros((1, len(scaled.form.terms))), np.zeros((1, len(scaled.form.exponents))))
+        start = scaled.from_user(*paper_units(scaled).to_user(np.zeros((1, scaled.form.num_params))))
         return engine.solve(scaled, weights, np.empty((0, len(scaled.form.exponents))), start, engine.ONE)
     starts = rng.uniform(*lbfgs.EXPONENT_RANGE, (settings.starts, len(scaled.form.exponents)))
     extra = np.empty((0, scaled.form.num_params)) if basins is None else basins
     return engine.solve(scaled, weights, starts, extra, engine.RACE if race else engine.FULL)
 
 
-def _solve_lbfgs(scaled: Scaled, weights, rng, settings: FitSettings):
-    """Through the paper's units, because the starts are drawn in them."""
-    paper = replace(scaled, log_columns=scaled.log_columns + scaled.centre[:, None], centre=0 * scaled.centre)
+def paper_units(scaled: Scaled) -> Scaled:
+    """The same problem in billions of parameters, millions of examples and points: the units starts are drawn in.
+
+    Other columns go by thousands until their middle is of order one to a few hundred.
+    """
     units = 1000.0 ** np.floor(np.log10(np.exp(scaled.centre)) / 3 + 0.2)
-    points = np.exp(scaled.log_scale)
-    unit = 1.0 if 5 <= points <= 100 else points / 50
-    paper = replace(
-        paper,
-        log_columns=paper.log_columns - np.log(units)[:, None],
+    level = np.exp(scaled.log_scale)
+    unit = 1.0 if 5 <= level <= 100 else level / 50
+    return replace(
+        scaled,
+        log_columns=scaled.log_columns + (scaled.centre - np.log(units))[:, None],
         centre=np.log(units),
         log_error=scaled.log_error + scaled.log_scale - np.log(unit),
         log_scale=float(np.log(unit)),
     )
+
+
+def _solve_lbfgs(scaled: Scaled, weights, rng, settings: FitSettings):
+    paper = paper_units(scaled)
     if settings.init == "zeros":
         starts = np.zeros((1, scaled.form.num_params))
     else:
