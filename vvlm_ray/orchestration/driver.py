@@ -1,17 +1,21 @@
 """What a Tune trial runs: the driver of one job. A trial becomes one Ray Train job; what trials need first
-(the synthetic benchmark, its backbones) becomes a plain Ray task.
+(the synthetic benchmark, its backbones) becomes a plain Ray task, a projector of stage 1 a Ray Train job too.
 
 A driver is light: it asks for no CPU and stays on the head node, which is never a spot node.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vvlm_ray.orchestration.searcher import FAILURE_KEY
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study
+from vvlm_ray.study.plan import projector_file
 from vvlm_ray.study.records import is_finished
+from vvlm_ray.study.refine import all_trials
+from vvlm_ray.study.schedule import POOL
 from vvlm_ray.study.trials import Trial
 
 # Every Ray head node has this resource; a sliver of it keeps the drivers there and takes no CPU.
@@ -29,7 +33,10 @@ def drive(config: dict[str, Any], *, study_root: str, sweep_file: str, trials: d
     folder, study = open_study(study_root)
     try:
         if config["kind"] == "trial":
-            _train(folder, study, Trial(**trials[config["job_id"]]), sweep_file)
+            trial = trials.get(config["job_id"]) or _added_trial(folder, study, config["job_id"])
+            _train(folder, study, Trial(**trial), sweep_file, config)
+        elif config["kind"] == "projector":
+            _pretrain(folder, study, config["job_id"].removeprefix("projector-"), sweep_file, config)
         else:
             _make(folder, study, config["kind"], config["job_id"])
     except Exception as err:  # whatever it is, the other trials go on and the searcher decides about this one
@@ -38,35 +45,59 @@ def drive(config: dict[str, Any], *, study_root: str, sweep_file: str, trials: d
     tune.report({"seconds": time.monotonic() - start})
 
 
-def _train(folder: StudyFolder, study: Study, trial: Trial, sweep_file: str) -> None:
+def _added_trial(folder: StudyFolder, study: Study, trial_id: str) -> dict[str, Any]:
+    """A trial that refinement has added since the study started."""
+    return next(t.to_dict() for t in all_trials(study, folder) if t.trial_id == trial_id)
+
+
+def _train(folder: StudyFolder, study: Study, trial: Trial, sweep_file: str, config: dict[str, Any]) -> None:
     """One Ray Train job; its workers write the trial's record."""
+    from vvlm_ray.orchestration.worker import finetune_and_evaluate
+
+    job = {"study_root": str(folder.root), "sweep_file": sweep_file, "trial": trial.to_dict()}
+    _fit(study, finetune_and_evaluate, job, folder.trials / trial.trial_id, config)
+    if not is_finished(folder, trial.trial_id):
+        raise RuntimeError(f"the training job of {trial.label} ended and left no record")
+
+
+def _pretrain(folder: StudyFolder, study: Study, backbone: str, sweep_file: str, config: dict[str, Any]) -> None:
+    """Stage 1 of one backbone, as a Ray Train job."""
+    from vvlm_ray.orchestration.worker import pretrain_projector
+
+    target = projector_file(study, folder, backbone)
+    job = {"study_root": str(folder.root), "sweep_file": sweep_file, "backbone": backbone}
+    _fit(study, pretrain_projector, job, target.with_suffix(""), config)
+    if not target.exists():
+        raise RuntimeError(f"the training job of {backbone}'s projector ended and left no {target.name}")
+
+
+def _fit(study: Study, loop: Callable[..., None], job: dict[str, Any], run: Path, config: dict[str, Any]) -> None:
+    """Run `loop` on the slots that the queue has admitted; checkpoints lie in the folder `run`."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from vvlm_ray.orchestration.worker import finetune_and_evaluate
-
     r = study.resources
     use_gpu = r.gpus_per_worker > 0
+    is_on_one_node = len(config["nodes"]) == 1 and POOL not in config["nodes"]
     trainer = TorchTrainer(
-        finetune_and_evaluate,
-        train_loop_config={"study_root": str(folder.root), "sweep_file": sweep_file, "trial": trial.to_dict()},
+        loop,
+        train_loop_config=job,
         scaling_config=ScalingConfig(
-            num_workers=r.workers,
+            num_workers=max(1, round(config["slots"] / (r.gpus_per_worker or r.cpus_per_worker))),
             use_gpu=use_gpu,
             resources_per_worker={"CPU": r.cpus_per_worker} | ({"GPU": r.gpus_per_worker} if use_gpu else {}),
+            placement_strategy="STRICT_PACK" if is_on_one_node else "PACK",
         ),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        # A stable name in the study's folder: a trial that starts again goes on from its last checkpoint.
+        # A stable name in the study's folder: a job that starts again goes on from its last checkpoint.
         run_config=RunConfig(
-            name=trial.trial_id,
-            storage_path=str(folder.trials.resolve()),
+            name=run.name,
+            storage_path=str(run.parent.resolve()),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=0),
         ),
     )
     trainer.fit()
-    if not is_finished(folder, trial.trial_id):
-        raise RuntimeError(f"the training job of {trial.label} ended and left no record")
 
 
 def _make(folder: StudyFolder, study: Study, kind: str, job_id: str) -> None:

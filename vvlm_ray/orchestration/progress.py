@@ -37,6 +37,11 @@ class Progress(Callback):
         self._console = Console()
         self._live: Live | None = None
 
+    def add(self, job: Job) -> None:
+        """A further job of the study."""
+        self._makespan += job.seconds
+        self._jobs[job.job_id] = job
+
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._panel, console=self._console, refresh_per_second=2)

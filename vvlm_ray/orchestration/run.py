@@ -16,10 +16,12 @@ from functools import partial
 from pathlib import Path
 
 from vvlm_ray.errors import UserError
+from vvlm_ray.orchestration.refinement import Refinement
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.plan import make_plan
 from vvlm_ray.study.records import FAILED, collect, failed_record, read_record, write_record
+from vvlm_ray.study.refine import all_trials
 from vvlm_ray.study.schedule import Job, Queue
 
 # Ray's own defaults suit a cluster; on one machine polling faster and serving no metrics saves seconds a trial.
@@ -61,18 +63,32 @@ def run_study(
     start = time.monotonic()
     study = load_sweep(sweep_file)
     folder = StudyFolder(storage / study.name)
-    if problems := make_plan(study, sweep_file, folder, 1).problems:
-        raise UserError("\n".join(problems))
+    plan = make_plan(study, sweep_file, folder, _pool(study, num_slots, 1))
+    if plan.problems:
+        raise UserError("\n".join(plan.problems))
     folder.adopt(sweep_file)
-    plan = make_plan(study, sweep_file, folder, num_slots or 1)
+    trials = {t.trial_id: t for t in plan.trials}
+    if Refinement(study, folder, sweep_file, num_slots, trials).further_jobs():  # a run that stopped may owe some
+        plan = make_plan(study, sweep_file, folder, _pool(study, num_slots, 1))
     if plan.jobs:
         with _ray(address) as available_slots:
-            _run_jobs(study, folder, sweep_file.resolve(), num_slots or available_slots(study))
-    collect(folder, plan.trials)
-    records = {t.trial_id: read_record(folder, t.trial_id) for t in plan.trials}
+            _run_jobs(study, folder, sweep_file.resolve(), _pool(study, num_slots, available_slots(study)))
+    trials = all_trials(study, folder)
+    collect(folder, trials)
+    records = {t.trial_id: read_record(folder, t.trial_id) for t in trials}
     failed = {i: r["reason"] for i, r in records.items() if r and r["status"] == FAILED}
     num_finished = sum(r is not None and r["status"] != FAILED for r in records.values())
-    return Outcome(num_finished, len(plan.trials), failed, time.monotonic() - start)
+    return Outcome(num_finished, len(trials), failed, time.monotonic() - start)
+
+
+def _pool(study: Study, num_slots: float | None, available: float) -> float | None:
+    """Slots to admit jobs on: what the caller says, else None where the file names its cluster, else what there is.
+
+    A cluster that is named may still have to start its machines: what Ray shows is not what it will have.
+    """
+    if num_slots is None and study.cluster and study.resources.gpus_per_worker:
+        return None
+    return num_slots or available
 
 
 @contextlib.contextmanager
@@ -108,7 +124,7 @@ def _available_slots(study: Study) -> float:
     return ray.cluster_resources().get(kind, 0)
 
 
-def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: float) -> None:
+def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: float | None) -> None:
     from ray import tune
 
     from vvlm_ray.orchestration.driver import DRIVER_RESOURCES, drive
@@ -116,12 +132,13 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
     from vvlm_ray.orchestration.searcher import StudySearcher
 
     plan = make_plan(study, sweep_file, folder, num_slots)
-    if plan.num_slots > num_slots:
+    if num_slots is not None and plan.num_slots > num_slots:
         raise UserError(
             f"a trial needs {plan.num_slots:g} GPUs or CPUs at once and Ray has {num_slots:g}; "
             "lower resources.workers or use a larger cluster"
         )
     trials = {t.trial_id: t for t in plan.trials}
+    refinement = Refinement(study, folder, sweep_file, num_slots, trials)
 
     def on_failed(job: Job, reason: str, attempts: int) -> None:
         if job.job_id in trials:
@@ -136,7 +153,9 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     scratch = folder.root / "tune"
     shutil.rmtree(scratch, ignore_errors=True)
+    max_added = study.refinement.max_trials + study.refinement.uncertain_trials if study.refinement else 0
     with Progress(plan.jobs, label, plan.makespan_seconds, len(plan.finished)) as progress:
+        refinement.on_added = progress.add
         tune.Tuner(
             tune.with_resources(
                 partial(
@@ -148,8 +167,10 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
                 DRIVER_RESOURCES,
             ),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(Queue(plan.jobs, num_slots), study.resources.max_retries, on_failed),
-                num_samples=len(plan.jobs) * (study.resources.max_retries + 1),
+                search_alg=StudySearcher(
+                    Queue(plan.jobs, plan.nodes), study.resources.max_retries, on_failed, refinement.further_jobs
+                ),
+                num_samples=(len(plan.jobs) + max_added) * (study.resources.max_retries + 1),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

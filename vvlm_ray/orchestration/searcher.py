@@ -4,7 +4,7 @@ Tune alone starts trials in no sure order and counts trials instead of GPUs; her
 same code as the simulator behind `vvlm-ray plan`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -16,17 +16,25 @@ FAILURE_KEY = "failure"
 
 
 class StudySearcher(Searcher):
-    """Suggests `{"job_id": ..., "kind": ..., "attempt": ...}` until the queue is empty.
+    """Suggests `{"job_id", "kind", "attempt", "slots", "nodes"}` until the queue is empty.
 
-    A job whose driver reports a failure, or dies, is retried `max_retries` times and then given up: `on_failed`
-    is called with it and the reason, and with every job that waited for it.
+    `slots` and `nodes` ({name: slots}) are where the queue has admitted the job. A job whose driver reports a failure,
+    or dies, is retried `max_retries` times and then given up: `on_failed` is called with it and the reason, and with
+    every job that waited for it. Whenever a job has ended for good, `more` may give further jobs (refinement).
     """
 
-    def __init__(self, queue: Queue, max_retries: int, on_failed: Callable[[Job, str, int], None]):
+    def __init__(
+        self,
+        queue: Queue,
+        max_retries: int,
+        on_failed: Callable[[Job, str, int], None],
+        more: Callable[[], Sequence[Job]] = tuple,
+    ):
         super().__init__(metric="seconds", mode="min")
         self._queue = queue
         self._max_retries = max_retries
         self._on_failed = on_failed
+        self._more = more
         self._jobs: dict[str, Job] = {}  # Tune's trial id -> job
         self._attempts: dict[str, int] = {}
 
@@ -41,21 +49,31 @@ class StudySearcher(Searcher):
             return None
         self._jobs[trial_id] = job
         self._attempts[job.job_id] = self._attempts.get(job.job_id, 0) + 1
-        return {"job_id": job.job_id, "kind": job.kind, "attempt": self._attempts[job.job_id]}
+        placement = self._queue.placement(job.job_id)
+        return {
+            "job_id": job.job_id,
+            "kind": job.kind,
+            "attempt": self._attempts[job.job_id],
+            "slots": placement.choice.slots,
+            "nodes": placement.nodes,
+        }
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         job = self._jobs.pop(trial_id, None)
         if job is None:
             return
         reason = (result or {}).get(FAILURE_KEY) or ("its driver process ended" if error else None)
+        if reason is not None and self._attempts[job.job_id] <= self._max_retries:
+            self._queue.retry(job.job_id)
+            return
         if reason is None:
             self._queue.finish(job.job_id)
-        elif self._attempts[job.job_id] <= self._max_retries:
-            self._queue.retry(job.job_id)
         else:
             self._on_failed(job, reason, self._attempts[job.job_id])
             for lost in self._queue.give_up(job.job_id):
                 self._on_failed(lost, f"it needs {job.job_id}, which failed: {reason}", 0)
+        for further in self._more():
+            self._queue.add(further)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: a study resumes from its records, which say what is finished."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vvlm_ray.orchestration.tracking import track
-from vvlm_ray.study.config import Study
+from vvlm_ray.study.config import Source, Study
 from vvlm_ray.study.folder import StudyFolder, open_study
+from vvlm_ray.study.plan import projector_file
 from vvlm_ray.study.records import finished_record, write_record
-from vvlm_ray.study.trials import Trial
+from vvlm_ray.study.trials import Trial, needs_stage1, projector_id
 
 VERSIONS = ("vvlm-ray", "torch", "transformers", "ray", "lmms-eval")
 
@@ -35,9 +36,9 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
     torch.manual_seed(trial.seed)
 
     load = _Loader(folder, study, Path(config["sweep_file"]), trial)
-    model, tokenizer, preprocessor = load.model()
+    model, tokenizer, preprocessor = load.model(load.projector())
     load.check_cost(model)
-    dataset, collator = load.dataset(tokenizer, preprocessor)
+    dataset, collator = load.dataset(tokenizer, preprocessor, study.data.sources)
     settings = load.finetune_settings()
 
     with track(folder, study, trial, is_writer=context.get_world_rank() == 0) as log:
@@ -86,6 +87,53 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
         write_record(folder, record)
 
 
+def pretrain_projector(config: dict[str, Any]) -> None:
+    """One rank of stage 1 (Wang et al. 2025, Table 3): the projector of one backbone, on images, all else frozen.
+
+    `config` holds `study_root`, `sweep_file` and the backbone's name. Rank 0 writes the projector's file at the end.
+    """
+    import ray.train
+    import torch
+
+    from vvlm_ray.training.loop import finetune
+
+    folder, study = open_study(config["study_root"])
+    backbone, stage1, context = config["backbone"], study.stage1, ray.train.get_context()
+    if study.resources.gpus_per_worker == 0:
+        torch.set_num_threads(max(1, int(study.resources.cpus_per_worker)))
+    torch.manual_seed(study.seed)
+    x = {"lm_params": int(study.backbones[backbone].lm_params), "tokens_per_frame": stage1.tokens_per_frame}
+    trial = Trial(
+        trial_id=projector_id(study, backbone),
+        sweep="stage1",
+        backbone=backbone,
+        num_frames=1,
+        num_examples=stage1.num_examples or 0,
+        inference_flops=0.0,
+        seed=study.seed,
+        **x,
+    )
+    load = _Loader(folder, study, Path(config["sweep_file"]), trial)
+    model, tokenizer, preprocessor = load.model(projector=None)
+    dataset, collator = load.dataset(
+        tokenizer, preprocessor, {"images": Source(path=stage1.path, video_root=stage1.image_root)}
+    )
+    finetune(
+        model,
+        dataset,
+        collator,
+        load.stage1_settings(),
+        save_checkpoint=_save_checkpoint,
+        resume_from=_resume_from(),
+    )
+    if context.get_world_rank() == 0:
+        target = projector_file(study, folder, backbone)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}")
+        model.save_projector(temporary)
+        temporary.replace(target)
+
+
 class _Loader:
     """Everything of one trial that is read from disk, by the names of the sweep file."""
 
@@ -94,7 +142,13 @@ class _Loader:
         self.backbone = study.backbones[trial.backbone]
         self.path = lambda raw: folder.resolve(raw, sweep_file)
 
-    def model(self) -> tuple[Any, Any, Any]:
+    def projector(self) -> Path | None:
+        """The backbone's projector: the user's, or that of stage 1."""
+        if needs_stage1(self.study, self.trial.backbone):
+            return projector_file(self.study, self.folder, self.trial.backbone)
+        return self.path(self.backbone.projector) if self.backbone.projector else None
+
+    def model(self, projector: Path | None) -> tuple[Any, Any, Any]:
         """The model from its backbone, its tokenizer, and the preprocessor of its vision tower."""
         from transformers import AutoTokenizer
 
@@ -108,7 +162,7 @@ class _Loader:
             vision,
             lm,
             tokens_per_frame=self.trial.tokens_per_frame,
-            projector=self.path(self.backbone.projector) if self.backbone.projector else None,
+            projector=projector,
             pooling=self.study.finetune.pooling,
             video_token_id=video_token_id(tokenizer),
         )
@@ -132,17 +186,17 @@ class _Loader:
             if abs(stated - true) > 0.06 * true:
                 raise UserError(f"{key} is {stated:,.0f} in the sweep file and {true:,} in the model; correct the file")
 
-    def dataset(self, tokenizer: Any, preprocessor: Any) -> tuple[Any, Any]:
-        """The trial's subset of the mixture."""
+    def dataset(self, tokenizer: Any, preprocessor: Any, mixture: dict[str, Source]) -> tuple[Any, Any]:
+        """The trial's subset of a mixture; all of it where the trial names no size."""
         from vvlm_ray.data.dataset import Collator, VideoInstructionDataset
         from vvlm_ray.data.examples import load_examples, nested_subset
 
         sources = {
-            name: load_examples(self.path(s.path), self.path(s.video_root), source=name)
-            for name, s in self.study.data.sources.items()
+            name: load_examples(self.path(s.path), self.path(s.video_root), source=name) for name, s in mixture.items()
         }
+        num_examples = self.trial.num_examples or sum(map(len, sources.values()))
         dataset = VideoInstructionDataset(
-            nested_subset(sources, self.trial.num_examples, self.trial.seed),
+            nested_subset(sources, num_examples, self.trial.seed),
             tokenizer=tokenizer,
             preprocessor=preprocessor,
             num_frames=self.trial.num_frames,
@@ -169,6 +223,27 @@ class _Loader:
             checkpoint_every_seconds=r.checkpoint_every_seconds,
             max_unreadable_share=self.study.data.max_unreadable_share,
             seed=self.trial.seed,
+        )
+
+    def stage1_settings(self) -> Any:
+        from vvlm_ray.training.settings import FinetuneSettings
+
+        s, r = self.study.stage1, self.study.resources
+        return FinetuneSettings(
+            batch_size=s.batch_size,
+            lr=s.lr,
+            weight_decay=s.weight_decay,
+            warmup_fraction=s.warmup_fraction,
+            epochs=s.epochs,
+            precision=s.precision,
+            micro_batch_size=r.micro_batch_size,
+            gradient_checkpointing=r.gradient_checkpointing,
+            sharding=r.sharding,
+            num_loader_workers=r.num_loader_workers,
+            checkpoint_every_seconds=r.checkpoint_every_seconds,
+            max_unreadable_share=self.study.data.max_unreadable_share,
+            seed=self.trial.seed,
+            trainable="projector",
         )
 
     def local_tasks(self) -> list[Path]:

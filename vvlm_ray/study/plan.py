@@ -11,8 +11,9 @@ from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.hardware import Gpu, gpu_of, nodes_of
 from vvlm_ray.study.memory import gang_sizes, smallest_feasible
 from vvlm_ray.study.records import is_finished
-from vvlm_ray.study.schedule import Choice, Job, Node, Start, improve_order, lower_bound, simulate
-from vvlm_ray.study.trials import Trial, expand, needs_stage1, projector_id
+from vvlm_ray.study.refine import all_trials
+from vvlm_ray.study.schedule import POOL, Choice, Job, Node, Start, improve_order, lower_bound, simulate
+from vvlm_ray.study.trials import Trial, needs_stage1, projector_id
 
 BENCHMARK_JOB = "benchmark"
 BASE_TRAINING_SECONDS = {"small": 30.0, "medium": 40.0, "large": 90.0}  # one CPU core
@@ -87,7 +88,7 @@ def make_plan(
         num_slots: plan for one pool of so many GPUs (or CPUs, for trials without); widened to hold the widest trial.
         cluster: plan for these machines instead; default, without num_slots: the sweep file's `cluster`.
     """
-    trials = expand(study)
+    trials = all_trials(study, folder)
     finished = frozenset(t.trial_id for t in trials if is_finished(folder, t.trial_id))
     problems = find_problems(study, sweep_file, folder)
     estimator = Estimator(study, sweep_file, folder)
@@ -160,7 +161,7 @@ class _Machines:
         if self.kinds:
             return nodes_of(self.kinds)
         widest = max((choice.slots for job in jobs for choice in job.options), default=0)
-        return [Node("all", max(self.num_slots, widest))]
+        return [Node(POOL, max(self.num_slots, widest))]
 
     def per_type(self) -> Iterable[tuple[str | None, Gpu, int, int]]:
         """(kind of node or None for any, GPU, GPUs of a node, GPUs in all) for each GPU type."""
@@ -322,6 +323,20 @@ def projector_file(study: Study, folder: StudyFolder, backbone: str) -> Path:
     return folder.assets / "projectors" / f"{projector_id(study, backbone)}.safetensors"
 
 
+def trial_job(
+    study: Study,
+    sweep_file: Path,
+    folder: StudyFolder,
+    trial: Trial,
+    *,
+    num_slots: float | None = None,
+    cluster: Sequence[NodeType] | None = None,
+) -> Job:
+    """One further trial as a job for the machines of `make_plan`; what it needs first must be in place."""
+    sizing = _Sizing(Estimator(study, sweep_file, folder), _Machines(study, num_slots, cluster), [trial], share=1.0)
+    return _job(trial.trial_id, sizing.of_trial(trial), frozenset())
+
+
 def _job(job_id: str, choices: tuple[Choice, ...], after: frozenset[str], kind: str = "trial") -> Job:
     first = min(choices, key=lambda c: c.seconds)
     return Job(job_id, first.seconds, first.slots, after, kind, choices if first.kind else ())
@@ -369,6 +384,10 @@ def find_problems(study: Study, sweep_file: Path, folder: StudyFolder) -> list[s
                 f"{sweep_file}: evaluation.tasks: {task!r} is none of {', '.join(QUESTIONS)} and not in "
                 "evaluation.local; correct it or describe it there"
             )
+    if study.refinement and study.refinement.score not in {"avg", *study.evaluation.tasks}:
+        problems.append(
+            f"{sweep_file}: refinement.score: {study.refinement.score!r} is neither avg nor one of evaluation.tasks"
+        )
     sizes = [s.num_examples for s in study.data.sources.values()]
     if study.synthetic:
         sizes = [study.synthetic.num_train]

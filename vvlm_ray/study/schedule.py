@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 DEFAULT_PATIENCE = 8
+POOL = "all"  # the node that stands for a plain number of slots
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Queue:
 
     def __post_init__(self) -> None:
         if isinstance(self.nodes, int | float):
-            self.nodes = [Node("all", self.nodes)]
+            self.nodes = [Node(POOL, self.nodes)]
         self._nodes = {node.name: node for node in self.nodes}
         self._free = {node.name: node.slots for node in self.nodes}
         self._of_kind = {kind: [n for n in self.nodes if n.kind == kind] for kind in {n.kind for n in self.nodes}}
@@ -421,7 +422,7 @@ def lower_bound(jobs: Sequence[Job], nodes: float | Sequence[Node]) -> float:
     bound; a kind's weight here is its speed). Chains: the longest, each job at its fastest. Widths: jobs of at
     least w slots run at most sum_nodes floor(slots / w) at a time (wider than a node: whole nodes).
     """
-    nodes = [Node("all", nodes)] if isinstance(nodes, int | float) else list(nodes)
+    nodes = [Node(POOL, nodes)] if isinstance(nodes, int | float) else list(nodes)
     if not jobs:
         return 0.0
     options = {job.job_id: job.options for job in jobs}

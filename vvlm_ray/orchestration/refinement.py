@@ -1,0 +1,84 @@
+"""Refinement while a study runs: as trials end, their records may ask for further ones (see study.refine)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from vvlm_ray.errors import UserError
+from vvlm_ray.scaling.runs import Runs
+from vvlm_ray.study.config import Study
+from vvlm_ray.study.designs import Point
+from vvlm_ray.study.folder import StudyFolder
+from vvlm_ray.study.plan import trial_job
+from vvlm_ray.study.records import FAILED, FINISHED, read_record
+from vvlm_ray.study.refine import add_points, propose, propose_uncertain
+from vvlm_ray.study.schedule import Job
+from vvlm_ray.study.trials import Trial, make_trials
+
+
+class Refinement:
+    """What the searcher asks for further jobs; `trials` {trial_id: Trial} is added to in place.
+
+    A trial is proposed once, kept in the study's folder, and part of the study from then on.
+    """
+
+    def __init__(
+        self, study: Study, folder: StudyFolder, sweep_file: Path, num_slots: float | None, trials: dict[str, Trial]
+    ):  # fmt: skip
+        self.study, self.folder, self.sweep_file, self.num_slots = study, folder, sweep_file, num_slots
+        self.trials = trials
+        self.on_added: Callable[[Job], None] = lambda job: None
+        self._records: dict[str, dict] = {}
+
+    def further_jobs(self) -> list[Job]:
+        """Jobs for what the records ask for now; empty for a study without refinement."""
+        if self.study.refinement is None:
+            return []
+        records = self._read()
+        name = self.study.refinement.score
+        scores = {}
+        for trial_id, record in records.items():
+            if record["status"] == FINISHED:
+                if not isinstance(record.get(name), int | float):
+                    raise UserError(f"refinement.score: {name!r} is no score of the records; take avg or a task's name")
+                scores[trial_id] = record[name]
+        given_up = [trial_id for trial_id, record in records.items() if record["status"] == FAILED]
+        known = list(self.trials.values())
+        points = propose(self.study, scores, known, given_up)
+        if not points and len(scores) + len(given_up) == len(known):
+            points = self._uncertain(scores)
+        return self._add(points)
+
+    def _read(self) -> dict[str, dict]:
+        """All records there are; a finished one is read once."""
+        for trial_id in self.trials:
+            if self._records.get(trial_id, {}).get("status") != FINISHED:
+                record = read_record(self.folder, trial_id)
+                if record is not None:
+                    self._records[trial_id] = record
+        return self._records
+
+    def _uncertain(self, scores: dict[str, float]) -> list[Point]:
+        finished = [self.trials[trial_id] for trial_id in scores]
+        if not self.study.refinement.uncertain_trials or not finished:
+            return []
+        runs = Runs(
+            {f: np.array([t.factors[f] for t in finished], float) for f in self.study.factors},
+            np.array([100 - scores[t.trial_id] for t in finished]),
+            num_examples=np.array([t.num_examples for t in finished], float),
+        )
+        return propose_uncertain(self.study, runs, list(self.trials.values()))
+
+    def _add(self, points: list[Point]) -> list[Job]:
+        new = [t for t in make_trials(self.study, points) if t.trial_id not in self.trials]
+        if not new:
+            return []
+        add_points(self.folder, points)
+        jobs = []
+        for trial in new:
+            self.trials[trial.trial_id] = trial
+            job = trial_job(self.study, self.sweep_file, self.folder, trial, num_slots=self.num_slots)
+            self.on_added(job)
+            jobs.append(job)
+        return jobs
