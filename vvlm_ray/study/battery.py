@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from vvlm_ray.scaling.bagging import fit_bag
-from vvlm_ray.scaling.frontier import Cost, Grid, make_grid, search
+from vvlm_ray.scaling.frontier import Cost, Grid, check_budgets, make_grid, search
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.scaling.simulation import MEAN_ERROR, SPREAD, observe, plant, plant_misfit
 
@@ -111,8 +111,10 @@ class Question:
 
 
 def make_question(levels: Mapping[str, Sequence[float]], cost: Cost, budgets_flops, sizes) -> Question:
+    """The question over all combinations of the levels. Raises UserError for a budget below the cheapest of them."""
     budgets = np.asarray(budgets_flops, float)
     grid = make_grid({name: np.asarray(values, float) for name, values in levels.items()}, cost)
+    check_budgets(grid, budgets)
     return Question(grid.up_to(budgets.max()), budgets, np.asarray(sizes, float))
 
 

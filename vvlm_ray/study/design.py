@@ -1,9 +1,9 @@
 """Choosing runs for a training budget: the candidate with the least expected regret of the frontier.
 
-A candidate is a set of isoFLOP curves (how many, how many points on each), every point trained at a ladder of data
-sizes. Regret is f(x_hat*) - f(x*), where x_hat* is on the frontier that would be fitted to the candidate's runs; it is
-averaged over a battery of planted surfaces inside and outside the fitted family, because a design that is best under
-its own model may be bad where the model is wrong.
+A candidate is a set of isoFLOP curves (up to which budget, how many points on each), every point trained at two data
+sizes, which may be larger on cheap curves than on dear ones. Regret is f(x_hat*) - f(x*), where x_hat* is on the
+frontier that would be fitted to the candidate's runs; it is averaged over a battery of planted surfaces inside and
+outside the fitted family, because a design that is best under its own model may be bad where the model is wrong.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +18,11 @@ from vvlm_ray.study.battery import INSIDE, Fitting, Question, Surface, frontier_
 from vvlm_ray.study.config import Generate, Study
 from vvlm_ray.study.designs import CostFunction, Point, generate_isoflop
 
-NUM_CURVES = (4, 6)
-POINTS_PER_CURVE = (4, 6)
-LADDERS = ((1.0, 0.25), (1.0, 0.25, 0.0625))  # data sizes of a point, by the largest
+NUM_CURVES = 6
+POINTS_PER_CURVE = (4, 6)  # for each level of the first factor
+DEAREST_CURVES = (1.0, 0.5)  # by the largest inference budget asked about
+SLOPES = (0.0, 0.5, 1.0)  # n ~ budget^-slope along the curves: 0 is one n for all, 1 spends as much on each curve
+LADDER = (1.0, 0.25)  # data sizes of each point, by its largest
 TOLERANCE = 0.05
 SHORTLIST = 4
 SMALLEST_SHARE = 1 / 200  # of the largest data size: fewer examples are another regime than the one asked about
@@ -89,49 +91,68 @@ def make_candidates(
         UserError: the budget does not even allow the smallest data sizes.
     """
     found: list[Candidate] = []
-    for num_curves in NUM_CURVES:
-        targets = np.geomspace(budgets_flops.min() * 0.8, budgets_flops.max(), num_curves) / 1e12
-        for num_points in POINTS_PER_CURVE:
-            generate = Generate(
-                tflops=targets.tolist(),
-                levels={k: list(v) for k, v in levels.items()},
-                points=num_points,
-                tolerance=TOLERANCE,
-            )
-            curves = generate_isoflop(generate, cost, list(levels), "design")
-            for ladder in LADDERS:
-                points, spent = _fill(curves, ladder, largest_n, budget, spend)
-                if points:
-                    name = f"{num_curves} curves x {num_points} points, n = {points[0].num_examples:,}"
-                    name += "".join(f", 1/{1 / share:g}" for share in ladder[1:])
-                    found.append(Candidate(name, tuple(points), spent))
+    least = float("inf")
+    for num_points in POINTS_PER_CURVE:
+        for dearest in DEAREST_CURVES:
+            curves = _curves(levels, cost, budgets_flops, num_points=num_points, dearest=dearest)
+            for slope in SLOPES:
+                least = min(least, spend(_sized(curves, slope, largest_n * SMALLEST_SHARE / min(LADDER), largest_n)))
+                top = _largest_affordable(curves, slope, largest_n, budget, spend)
+                if top:
+                    points = _sized(curves, slope, top, largest_n)
+                    sizes = [p.num_examples for p in points]
+                    name = f"{NUM_CURVES} curves to {max(curves) / 1e12:.3g} TFLOPs x {num_points} points, "
+                    name += f"n = {min(sizes):,} to {max(sizes):,}"
+                    found.append(Candidate(name, tuple(points), spend(points)))
     if not found:
-        least = min(spend(_ladder(curves, ladder, largest_n * SMALLEST_SHARE / min(ladder))) for ladder in LADDERS)
-        raise UserError(f"the budget is too small for any design; the smallest needs about {least:.3g}")
+        raise UserError(f"the budget of {budget:.3g} is too small for any design; the smallest needs about {least:.3g}")
     return found
 
 
-def _fill(curves, ladder: Sequence[float], largest_n: int, budget: float, spend) -> tuple[list[Point], float]:
-    """The curves at the largest data sizes that the budget allows; no points where even the smallest are too dear."""
-    low, high = largest_n * SMALLEST_SHARE / min(ladder), float(largest_n)
-    if low > high or spend(_ladder(curves, ladder, low)) > budget:
-        return [], 0.0
-    if spend(_ladder(curves, ladder, high)) > budget:
-        for _ in range(30):
-            middle = np.sqrt(low * high)
-            low, high = (middle, high) if spend(_ladder(curves, ladder, middle)) <= budget else (low, middle)
-        high = low
-    points = _ladder(curves, ladder, high)
-    return points, spend(points)
+def _curves(levels, cost: CostFunction, budgets_flops: np.ndarray, *, num_points: int, dearest: float):
+    """{target: its points}, evenly spaced in logs; targets that no combination of levels meets are left out."""
+    low, high = budgets_flops.min() * 0.8, max(budgets_flops.max() * dearest, budgets_flops.min())
+    curves: dict[float, list[dict[str, float]]] = {}
+    problem = None
+    for tflops in np.geomspace(low, high, NUM_CURVES) / 1e12:
+        generate = Generate(
+            tflops=[float(tflops)],
+            levels={name: list(values) for name, values in levels.items()},
+            points=num_points,
+            tolerance=TOLERANCE,
+        )
+        try:
+            curves |= generate_isoflop(generate, cost, list(levels), "design")
+        except UserError as err:
+            problem = err
+    if len(curves) < 2:
+        raise problem or UserError("design: the inference budgets leave no room for two isoFLOP curves")
+    return curves
 
 
-def _ladder(curves: Mapping[float, Sequence[dict[str, float]]], ladder: Sequence[float], top: float) -> list[Point]:
-    return [
-        Point("design", dict(x), int(float(f"{top * share:.2g}")), target)
-        for share in ladder
-        for target, points in curves.items()
-        for x in points
-    ]
+def _largest_affordable(curves, slope: float, largest_n: int, budget: float, spend) -> float | None:
+    """The data size of the dearest curve's points that uses up the budget; None where even the smallest is too dear."""
+    low, high = largest_n * SMALLEST_SHARE / min(LADDER), float(largest_n)
+    if low > high or spend(_sized(curves, slope, low, largest_n)) > budget:
+        return None
+    if spend(_sized(curves, slope, high, largest_n)) <= budget:
+        return high
+    for _ in range(30):
+        middle = np.sqrt(low * high)
+        affordable = spend(_sized(curves, slope, middle, largest_n)) <= budget
+        low, high = (middle, high) if affordable else (low, middle)
+    return low
+
+
+def _sized(curves: Mapping[float, Sequence[dict[str, float]]], slope: float, top: float, largest_n: int) -> list[Point]:
+    """The points at both data sizes: on the dearest curve `top`, on cheaper ones more, never more than the largest."""
+    dearest = max(curves)
+    points = []
+    for share in LADDER:
+        for target, xs in curves.items():
+            n = share * min(largest_n, top * (dearest / target) ** slope)
+            points += [Point("design", dict(x), int(float(f"{n:.2g}")), target) for x in xs]
+    return points
 
 
 def runs_of(points: Sequence[Point], factors: Sequence[str], known: Runs | None = None) -> Runs:

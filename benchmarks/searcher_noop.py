@@ -1,0 +1,84 @@
+"""Trials that do nothing, through the real Searcher and Ray Tune: seconds and memory per trial, and their growth.
+
+    python benchmarks/searcher_noop.py [--trials 500] [--slots 16]
+
+Prints for each tenth of the trials the seconds per trial and the memory of the process that holds Tune and the
+searcher. What it costs to *train* (starting Ray Train's workers) is not in here.
+"""
+
+import argparse
+import json
+import os
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from vvlm_ray.orchestration.driver import DRIVER_RESOURCES
+from vvlm_ray.orchestration.searcher import StudySearcher
+from vvlm_ray.study.schedule import Job, Queue
+
+
+def do_nothing(config):
+    from ray import tune
+
+    tune.report({"seconds": 0.0})
+
+
+def resident_megabytes():
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+class Watch(StudySearcher):
+    """The real searcher, noting when each trial ends and how large the process is then."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.log = []
+
+    def on_trial_complete(self, *arguments, **named):
+        super().on_trial_complete(*arguments, **named)
+        self.log.append((time.monotonic(), resident_megabytes()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=500)
+    parser.add_argument("--slots", type=int, default=16)
+    options = parser.parse_args()
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    import ray
+    from ray import tune
+
+    rng = random.Random(0)
+    jobs = [Job(f"job-{i:04}", rng.uniform(1, 100), rng.choice([1, 2, 4, 8])) for i in range(options.trials)]
+    watch = Watch(Queue(jobs, options.slots), 1, lambda *_: None)
+    with tempfile.TemporaryDirectory() as scratch:
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        start = time.monotonic()
+        tune.Tuner(
+            tune.with_resources(do_nothing, DRIVER_RESOURCES),
+            tune_config=tune.TuneConfig(search_alg=watch, num_samples=2 * len(jobs), reuse_actors=True),
+            run_config=tune.RunConfig(name="noop", storage_path=scratch, verbose=0),
+        ).fit()
+        total = time.monotonic() - start
+        ray.shutdown()
+    tenths = []
+    size = len(watch.log) // 10
+    for i in range(10):
+        part = watch.log[i * size : (i + 1) * size]
+        before = watch.log[i * size - 1][0] if i else start
+        tenths.append(
+            {"seconds_per_trial": round((part[-1][0] - before) / len(part), 3), "megabytes": round(part[-1][1], 1)}
+        )
+    result = {"trials": len(watch.log), "seconds": round(total, 1), "tenths": tenths}
+    result["megabytes_per_trial"] = round((tenths[-1]["megabytes"] - tenths[1]["megabytes"]) / (8 * size), 4)
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
