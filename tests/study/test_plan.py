@@ -217,6 +217,18 @@ def test_finished_trials_are_not_planned_again_and_their_speed_is_used(tmp_path)
     assert any("measured" in note for note in after.notes)
 
 
+def test_a_trial_with_checkpoints_keeps_its_number_of_workers(tmp_path):
+    study, folder = load_sweep(PAPER), StudyFolder(tmp_path)
+    trial = make_plan(study, PAPER, folder).trials[0]
+    run = folder.trial(trial.trial_id)
+    run.mkdir(parents=True)
+    (run / "workers.json").write_text('{"workers": 32}')
+    (before,) = make_plan(study, PAPER, folder, cluster=parse_cluster("4x8xA100-80GB")).choices[trial.trial_id]
+    (run / "checkpoint_000001").mkdir()
+    (after,) = make_plan(study, PAPER, folder, cluster=parse_cluster("4x8xA100-80GB")).choices[trial.trial_id]
+    assert before.slots < after.slots == 32
+
+
 def test_the_command_prints_json_with_the_agreed_keys(tmp_path):
     done = CliRunner().invoke(plan_command, [str(PAPER), "--storage", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output  # the paths that are missing are findings

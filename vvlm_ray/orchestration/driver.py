@@ -11,8 +11,8 @@ from typing import Any
 
 from vvlm_ray.orchestration.searcher import FAILURE_KEY
 from vvlm_ray.study.config import Study
-from vvlm_ray.study.folder import StudyFolder, open_study
-from vvlm_ray.study.plan import projector_file
+from vvlm_ray.study.folder import StudyFolder, open_study, write_json
+from vvlm_ray.study.plan import WORKERS_NOTE, projector_file
 from vvlm_ray.study.records import is_finished
 from vvlm_ray.study.refine import all_trials
 from vvlm_ray.study.schedule import POOL
@@ -78,12 +78,14 @@ def _fit(study: Study, loop: Callable[..., None], job: dict[str, Any], run: Path
 
     r = study.resources
     use_gpu = r.gpus_per_worker > 0
+    num_workers = max(1, round(config["slots"] / (r.gpus_per_worker or r.cpus_per_worker)))
+    write_json(run / WORKERS_NOTE, {"workers": num_workers})
     is_on_one_node = len(config["nodes"]) == 1 and POOL not in config["nodes"]
     trainer = TorchTrainer(
         loop,
         train_loop_config=job,
         scaling_config=ScalingConfig(
-            num_workers=max(1, round(config["slots"] / (r.gpus_per_worker or r.cpus_per_worker))),
+            num_workers=num_workers,
             use_gpu=use_gpu,
             resources_per_worker={"CPU": r.cpus_per_worker} | ({"GPU": r.gpus_per_worker} if use_gpu else {}),
             placement_strategy="STRICT_PACK" if is_on_one_node else "PACK",

@@ -1,5 +1,6 @@
 """The plan of a study: every trial with its cost, the jobs it takes, their schedule, and what is wrong beforehand."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from vvlm_ray.study.schedule import POOL, Choice, Job, Node, Start, improve_orde
 from vvlm_ray.study.trials import Trial, needs_stage1, projector_id
 
 BENCHMARK_JOB = "benchmark"
+WORKERS_NOTE = "workers.json"  # in a job's folder: how many workers it was started with
 BASE_TRAINING_SECONDS = {"small": 30.0, "medium": 40.0, "large": 90.0}  # one CPU core
 BENCHMARK_SECONDS = 20.0
 POOL_GPUS_PER_NODE = 8  # where a cluster is only a number of GPUs
@@ -183,6 +185,7 @@ class _Demand:
     seconds: Callable[[float, Gpu | None], float]
     bytes_at: Callable[[int], float] | None  # None: unknown, as for a study with factors of its own
     longest: float  # seconds that it should not exceed, with workers: auto
+    run: Path  # where its checkpoints lie
 
 
 class _Sizing:
@@ -216,6 +219,7 @@ class _Sizing:
                 lambda slots, gpu: e.seconds(trial, slots, gpu),
                 bytes_at,
                 self.longest,
+                e.folder.trial(trial.trial_id),
             )
         )
 
@@ -228,6 +232,7 @@ class _Sizing:
                 lambda slots, gpu: e.stage1_seconds(name, slots, gpu),
                 lambda size: e.stage1_memory(name, size),
                 self.whole * PROJECTOR_SHARE,
+                projector_file(self.study, e.folder, name).with_suffix(""),
             )
         )
 
@@ -257,10 +262,15 @@ class _Sizing:
         return tuple(fitting or others[:1])
 
     def _slots(self, demand: _Demand, gpu: Gpu, fewest: int | None, sizes: list[int]) -> float | None:
-        """What the sweep file says; with workers: auto the fewest, or more until the trial is short enough."""
+        """What the sweep file says; with workers: auto the fewest, or more until the trial is short enough.
+
+        A trial that has checkpoints keeps its workers: a checkpoint is made for their number.
+        """
         r = self.study.resources
         if r.workers != "auto":
             return r.workers * r.gpus_per_worker
+        if started := started_workers(demand.run):
+            return started * r.gpus_per_worker
         wider = [size for size in sizes if fewest and fewest <= size <= self.study.finetune.batch_size]
         enough = (size for size in wider if demand.seconds(size, gpu) <= demand.longest)
         return next(enough, wider[-1] if wider else fewest)
@@ -335,6 +345,14 @@ def trial_job(
     """One further trial as a job for the machines of `make_plan`; what it needs first must be in place."""
     sizing = _Sizing(Estimator(study, sweep_file, folder), _Machines(study, num_slots, cluster), [trial], share=1.0)
     return _job(trial.trial_id, sizing.of_trial(trial), frozenset())
+
+
+def started_workers(run: Path) -> int | None:
+    """How many workers the checkpoints in a job's folder were made by; None where there are none."""
+    note = run / WORKERS_NOTE
+    if not note.exists() or not any(run.glob("checkpoint_*")):
+        return None
+    return int(json.loads(note.read_text())["workers"])
 
 
 def _job(job_id: str, choices: tuple[Choice, ...], after: frozenset[str], kind: str = "trial") -> Job:
