@@ -13,6 +13,7 @@ and decord (loaded before ray, it breaks ray's asynchronous actors).
 
 import array
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -138,6 +139,8 @@ def serve(address: str) -> None:
     forbidden = {"ray", "decord"} & set(sys.modules)
     if forbidden:
         raise RuntimeError(f"{forbidden} must not be imported before the fork; some package in PRELOAD now does")
+    gc.collect()
+    gc.freeze()  # else every worker's collector writes to, and so copies, the pages that all of them share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     os.write(1, b"ready\n")
     while True:
