@@ -190,9 +190,10 @@ def _gpu_hours_of(study: "Study", sweep: Path, cost: Callable[..., Any]) -> Call
 
 def _read_known(records: Path, factors: Sequence[str]) -> Any:
     from vvlm_ray.errors import UserError
-    from vvlm_ray.study.tables import Columns, read_runs
+    from vvlm_ray.study.tables import Columns, read_table, records_in, runs_of
 
-    known = read_runs(records, Columns(factors=tuple(factors)))
+    path = records_in(records) if records.is_dir() else records
+    known, _ = runs_of(read_table(path), path, Columns(factors=tuple(factors), data_size="num_examples"))
     if known.num_examples is None:
         raise UserError(f"{records}: no num_examples column; a design needs the data size of each run")
     return known
