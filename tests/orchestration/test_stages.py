@@ -57,6 +57,7 @@ def test_a_projector_is_trained_once_and_used_and_refinement_adds_a_trial(tmp_pa
     jobs = make_plan(study, sweep, folder, 2).jobs
     (projector,) = (job for job in jobs if job.kind == "projector")
     assert all(projector.job_id in job.after for job in jobs if job.kind == "trial")
+    assert projector.after == {"benchmark", "small"}
 
     outcome = run_study(sweep, tmp_path / "studies", num_slots=2)
     assert outcome.failed == {}

@@ -18,8 +18,8 @@ from vvlm_ray.study.trials import Trial, needs_stage1, projector_id
 
 BENCHMARK_JOB = "benchmark"
 WORKERS_NOTE = "workers.json"  # in a job's folder: how many workers it was started with
-BASE_TRAINING_SECONDS = {"small": 30.0, "medium": 40.0, "large": 90.0}  # one CPU core
-BENCHMARK_SECONDS = 20.0
+BASE_TRAINING_SECONDS = {"small": 25.0, "medium": 38.0, "large": 80.0}  # one CPU core
+BENCHMARK_SECONDS = 8.0
 POOL_GPUS_PER_NODE = 8  # where a cluster is only a number of GPUs
 # Without max_trial_hours, a trial with workers: auto gets more GPUs while it would last longer than a share of what
 # the whole study takes on the cluster: few long trials must not decide when the study ends. The first of these
@@ -315,7 +315,7 @@ def remaining_jobs(
                 made.add(name)
     for name in backbones:
         if needs_stage1(study, name) and not projector_file(study, folder, name).exists():
-            after = frozenset({name} & made)
+            after = frozenset({BENCHMARK_JOB, name} & made)
             jobs.append(_job(projector_job(name), sizing.of_projector(name), after, kind="projector"))
             made.add(projector_job(name))
     for trial in waiting:
