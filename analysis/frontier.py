@@ -22,11 +22,13 @@ EPILOG = "Budgets are FLOPs per video: 2.4e12, 2.4T, 500G or 3M."
 def main() -> int:
     options = arguments().parse_args()
     # Here, so that --help and mistakes in the options cost nothing.
+    from dataclasses import replace
+
     from vvlm_ray.report import style
-    from vvlm_ray.report.answer import sentences, summary
+    from vvlm_ray.report.answer import better_forms, sentences, summary
     from vvlm_ray.report.frontier_figure import draw_frontier
     from vvlm_ray.report.progress import shown
-    from vvlm_ray.study.analysis import analyse
+    from vvlm_ray.study.analysis import analyse, settings_of
     from vvlm_ray.study.source import open_source
     from vvlm_ray.study.tables import DEFAULT_FACTORS, Columns
 
@@ -35,9 +37,12 @@ def main() -> int:
     source = open_source(options.records, columns, options.cost)
     if source.cost is None:
         raise UserError(f"{options.records}: say what a configuration of {', '.join(factors)} costs with --cost")
+    settings = replace(settings_of(source.answer), form=options.form)
     with shown() as progress:
-        analysis = analyse(source, budgets_flops=options.budgets, num_examples=options.num_examples, progress=progress)
-    print("\n".join([*summary(analysis), "", *sentences(analysis)]))
+        analysis = analyse(source, settings=settings, budgets_flops=options.budgets, num_examples=options.num_examples,
+                           progress=progress)  # fmt: skip
+        doubts = better_forms(analysis, source.fits, progress=progress)
+    print("\n".join([*summary(analysis), *doubts, "", *sentences(analysis)]))
     out = options.out or (source.path / "report" if source.is_folder else source.path.parent)
     name = "frontier" if source.is_folder else f"{source.name}-frontier"
     paths = style.save(draw_frontier(analysis), out, name)
@@ -54,6 +59,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--factors", help="factor columns (default: lm_params,num_frames,tokens_per_frame)")
     parser.add_argument("--data-size", help='column of the data size, or "none" (default: num_examples)')
     parser.add_argument("--cost", help="FLOPs of a configuration: arithmetic over the factors (default: Eq. 1)")
+    parser.add_argument("--form", default="add-interact", help="mult, add, add-interact-s, add-interact or best")
     parser.add_argument("--out", type=Path, help="folder for the pictures (default: the study's report/)")
     return parser
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.report.answer import answer, frontier_table, sentences
-from vvlm_ray.study.analysis import analyse
+from vvlm_ray.report.answer import answer, better_forms, frontier_table, sentences
+from vvlm_ray.study.analysis import Settings, analyse, validated_forms
 from vvlm_ray.study.folder import open_study
 from vvlm_ray.study.source import open_source
 
@@ -69,8 +69,7 @@ def test_budget_that_buys_nothing_is_refused(planted):
 
 def test_what_was_computed_is_reused_until_the_records_change(planted_copy):
     first = analyse(planted_copy)
-    files = sorted((planted_copy / "fits").glob("*.json"))
-    assert [path.name for path in files] == ["avg.bag.json", "avg.validation.json"]
+    files = [planted_copy / "fits" / f"avg.add-interact.{what}.json" for what in ("bag", "validation")]
     written = [path.stat().st_mtime_ns for path in files]
     second = analyse(planted_copy)
     assert [path.stat().st_mtime_ns for path in files] == written
@@ -89,7 +88,7 @@ def test_what_was_computed_is_reused_until_the_records_change(planted_copy):
 
 def test_unreadable_fits_are_made_anew(planted_copy):
     first = analyse(planted_copy)
-    (planted_copy / "fits" / "avg.bag.json").write_text("{")
+    (planted_copy / "fits" / "avg.add-interact.bag.json").write_text("{")
     second = analyse(planted_copy)
     np.testing.assert_array_equal(second.bag.exponents, first.bag.exponents)
 
@@ -135,3 +134,31 @@ def test_missing_scores_are_left_out_and_counted_and_rows_keep_their_numbers(new
 
     with pytest.raises(UserError, match=r"row 11 \(line 12\).*140"):
         analyse(new_study(edit=spoil))
+
+
+def test_best_form_is_the_one_that_cross_validates_best(new_study):
+    """Records of a product: the smaller form is right, and few noisy runs show it."""
+
+    def product(frame):
+        rng = np.random.default_rng(1)
+        x = frame[["lm_params", "num_frames", "tokens_per_frame", "num_examples"]].astype(float)
+        error = 900 * x.lm_params**-0.1 * x.num_frames**-0.2 * x.tokens_per_frame**-0.15 * x.num_examples**-0.2
+        return frame.assign(avg=100 - error * np.exp(rng.normal(0, 0.08, len(x))))
+
+    folder = new_study(edit=product)
+    found = analyse(folder, settings=Settings(form="best", resamples=6, starts=20))
+    r2 = validated_forms(found.runs, found.settings, folder / "fits", "avg")
+    assert set(r2) == {"mult", "add", "add-interact-s", "add-interact"}
+    assert found.settings.form == found.bag.form.name == max(r2, key=r2.get) == "mult"
+    assert found.validation.r2 == r2["mult"]
+    assert any("of all forms mult predicts runs left out best" in note for note in found.notes)
+    usual = analyse(folder, settings=Settings(resamples=6, starts=20))
+    (_, warning) = better_forms(usual, folder / "fits")
+    assert "mult predicts runs left out better than add-interact" in warning
+    assert f"analysis/frontier.py {folder} --form mult" in warning
+    assert better_forms(found, folder / "fits") == []
+
+
+def test_unknown_form_is_refused(planted):
+    with pytest.raises(UserError, match="'cubic'"):
+        analyse(planted, settings=Settings(form="cubic"))

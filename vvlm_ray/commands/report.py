@@ -15,14 +15,15 @@ from vvlm_ray.commands.errors import Command
 @click.option("--tflops", type=float, multiple=True, help="a budget per video; may be repeated; default: the study's")
 @click.option("--resamples", type=click.IntRange(1), help="bootstrap resamples; default: the study's, else 100")
 @click.option("--starts", type=click.IntRange(1), help="starts of each fit; default: the study's, else 500")
+@click.option("--form", default="add-interact", show_default=True, help="mult, add, add-interact-s, add-interact, best")
 @click.option("--factors", help="factor columns of a table, comma-separated; default: the study's")
 @click.option("--data-size", help='column of the data size, or "none"; default: num_examples')
 @click.option("--cost", help="FLOPs of a configuration as arithmetic over the factors; default: Eq. 1 of the paper")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="folder to write; default: STUDY/report")
 @click.option("--json", "as_json", is_flag=True, help="print what was written as JSON")
 def report(study: Path, *, metric: str | None, num_examples: float | None, tflops: tuple[float, ...],
-           resamples: int | None, starts: int | None, factors: str | None, data_size: str | None, cost: str | None,
-           out: Path | None, as_json: bool) -> None:  # fmt: skip
+           resamples: int | None, starts: int | None, form: str, factors: str | None, data_size: str | None,
+           cost: str | None, out: Path | None, as_json: bool) -> None:  # fmt: skip
     """All tables and figures of the STUDY folder (or of a CSV or parquet file of runs), on one HTML page."""
     from dataclasses import replace
 
@@ -35,7 +36,7 @@ def report(study: Path, *, metric: str | None, num_examples: float | None, tflop
     names = tuple(name.strip() for name in factors.split(",")) if factors else DEFAULT_FACTORS
     source = open_source(study, Columns(factors=names, data_size=data_size, score=metric), cost)
     settings = settings_of(source.answer)
-    settings = replace(settings, resamples=resamples or settings.resamples, starts=starts or settings.starts)
+    settings = replace(settings, form=form, resamples=resamples or settings.resamples, starts=starts or settings.starts)
     out = out or (study / "report" if source.is_folder else study.with_name(f"{study.stem}-report"))
     with shown() as progress:
         paths = write_report(source, out, budgets_flops=[t * 1e12 for t in tflops] or None, num_examples=num_examples,

@@ -1,15 +1,18 @@
 """The answer of a study in words: how far the fit can be believed, the frontier, and what to deploy at each budget."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from vvlm_ray.report import style, words
 from vvlm_ray.report.frontier_figure import draw_frontier
 from vvlm_ray.report.progress import shown
-from vvlm_ray.study.analysis import Analysis, analyse
+from vvlm_ray.study.analysis import Analysis, Progress, analyse, validated_forms
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
+
+CLEARLY = 0.8  # another form is named when it leaves less than this share of the unexplained variance
 
 
 def answer(folder: StudyFolder, study: Study) -> str:
@@ -23,8 +26,9 @@ def answer(folder: StudyFolder, study: Study) -> str:
     asked = np.array(study.answer.tflops) * 1e12 if study.answer else None
     with shown() as progress:
         analysis = analyse(folder.root, budgets_flops=asked, progress=progress)
+        doubts = better_forms(analysis, folder.fits, progress=progress)
     paths = style.save(draw_frontier(analysis), folder.report, "frontier", ("png", "svg", "pdf"))
-    return "\n".join([*summary(analysis), "", *sentences(analysis), f"Pictures: {paths[0]} (and .svg, .pdf)"])
+    return "\n".join([*summary(analysis), *doubts, "", *sentences(analysis), f"Pictures: {paths[0]} (and .svg, .pdf)"])
 
 
 def summary(analysis: Analysis) -> list[str]:
@@ -35,6 +39,23 @@ def summary(analysis: Analysis) -> list[str]:
         size = f" after {words.count(analysis.num_examples)} examples" if analysis.num_examples else ""
         lines += ["", f"The frontier{size}:", *text_table(*frontier_table(analysis))]
     return lines
+
+
+def better_forms(analysis: Analysis, fits: Path | None, *, progress: Progress | None = None) -> list[str]:
+    """A warning where another form predicts runs left out clearly better than the one that was fitted."""
+    if analysis.validation is None:
+        return []
+    r2 = validated_forms(analysis.runs, analysis.settings, fits, analysis.score, progress=progress)
+    form, best = max(r2.items(), key=lambda item: item[1], default=(analysis.settings.form, 0.0))
+    unexplained = 1 - analysis.validation.r2
+    if 1 - best > CLEARLY * unexplained:
+        return []
+    return [
+        "",
+        f"Warning: {form} predicts runs left out better than {analysis.settings.form} (R^2 = {best:.2f} against "
+        f"{words.measure(analysis.validation.r2)}); see the frontier that it gives with "
+        f"`python analysis/frontier.py {fits.parent if fits else analysis.name} --form {form}`.",
+    ]
 
 
 def fit_sentence(analysis: Analysis) -> str:

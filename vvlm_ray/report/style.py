@@ -107,7 +107,7 @@ def log_axis(axis, ticks: Sequence[float] | None, text: Callable[[float], str]) 
 
 
 def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """1-2-3-5-7 steps (or fewer) between low and high; within a factor of three evenly spaced round numbers."""
+    """1-2-3-... steps (or fewer) between low and high; within a factor of three evenly spaced round numbers."""
     if high < 3 * low:
         from matplotlib.ticker import MaxNLocator
 
@@ -115,7 +115,7 @@ def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
             tick for tick in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low < tick < high
         ]
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    for steps in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+    for steps in (range(1, 10), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**decade for decade in decades for step in steps]
         ticks = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
         if len(ticks) <= most:

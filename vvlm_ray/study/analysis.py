@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vvlm_ray.scaling.frontier import Frontier
     from vvlm_ray.scaling.validation import Scores
 
+BEST = "best"
 NUM_CURVE_BUDGETS = 240
 NUM_TABLE_BUDGETS = 8
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
@@ -32,7 +33,10 @@ Progress = Callable[[str, int, int], None]  # what is being done, how much of it
 
 @dataclass(frozen=True)
 class Settings:
-    """How to fit: the form, resamples of the runs, starts of each fit, folds of the cross-validation, the bands."""
+    """How to fit: the form, resamples of the runs, starts of each fit, folds of the cross-validation, the bands.
+
+    The form "best" is the one that predicts runs left out with the least squared error in cross-validation.
+    """
 
     form: str = "add-interact"
     resamples: int = 100
@@ -98,14 +102,22 @@ def analyse(source: Source | str | Path, score: str | None = None, *, settings: 
     score = score or source.scores()[0]
     settings = settings or settings_of(source.answer)
     observed = read_runs(source, score)
-    runs, fixed, form, said = usable(observed.runs, settings.form)
-    settings, notes = replace(settings, form=form), [*observed.notes, *said]
+    largest = FORM_NAMES[-1]
+    runs, fixed, form, said = usable(observed.runs, largest if settings.form == BEST else settings.form)
+    notes = [*observed.notes, *said]
+    if settings.form == BEST:
+        r2 = validated_forms(runs, settings, source.fits, score, threads=threads, progress=progress)
+        form = max(r2, key=r2.get, default=form)
+        others = ", ".join(f"{name} {value:.2f}" for name, value in r2.items() if name != form)
+        if form in r2:
+            notes.append(f"of all forms {form} predicts runs left out best: R^2 = {r2[form]:.2f} ({others})")
+    settings = replace(settings, form=form)
     cost = partial(source.cost, **fixed) if source.cost and fixed else source.cost
     grid = None
     if source.grid is not None and set(runs.factors) <= set(source.grid):
         grid = {name: source.grid[name] for name in runs.factors}
-    bag = bag_of(runs, settings, source.fits, score, threads=threads, progress=progress)
-    validation, said = validated(runs, settings, source.fits, score, threads=threads, progress=progress)
+    bag = bag_of(runs, settings, source.fits, f"{score}.{form}", threads=threads, progress=progress)
+    validation, said = validated(runs, settings, source.fits, f"{score}.{form}", threads=threads, progress=progress)
     notes += said
     size = None
     if runs.num_examples is not None:
@@ -225,6 +237,17 @@ def validated(runs: Runs, settings: Settings, fits: Path | None, name: str, *, t
     if "impossible" in value:
         return None, [f"the runs cannot be cross-validated: {value['impossible']}"]
     return kept.scores_from_json(value), []
+
+
+def validated_forms(runs: Runs, settings: Settings, fits: Path | None, name: str, *, threads=None, progress=None):
+    """{form: cross-validated R^2} of the forms that these runs can validate; from fits/ where it is there."""
+    found = {}
+    for form in FORM_NAMES:
+        scores, _ = validated(runs, replace(settings, form=form), fits, f"{name}.{form}", threads=threads,
+                              progress=progress)  # fmt: skip
+        if scores is not None:
+            found[form] = scores.r2
+    return found
 
 
 def frontiers(bag: "Bag", grid, cost: Cost, *, budgets, num_examples: float | None, level: float):
