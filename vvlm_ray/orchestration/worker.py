@@ -51,6 +51,8 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
             save_checkpoint=_save_checkpoint,
             resume_from=_resume_from(),
         )
+        if study.finetune.precision == "bf16":
+            model.to(torch.bfloat16)  # finetuning keeps master weights in fp32; evaluation is in what will be served
         result = evaluate(
             model,
             tokenizer,
