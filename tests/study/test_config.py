@@ -33,7 +33,7 @@ def test_the_quickstart_loads_and_names_what_method_md_names():
 
 def test_exponents_written_without_a_sign_are_numbers(sweep):
     path = sweep(lambda raw: None)
-    path.write_text(path.read_text().replace("tflops_per_slot: 0.0027", "tflops_per_slot: 1e2"))  # a string in YAML 1.1
+    path.write_text(path.read_text().replace("tflops_per_slot: 0.009", "tflops_per_slot: 1e2"))  # a string in YAML 1.1
     assert load_sweep(path).planning.tflops_per_slot == 100
 
 
