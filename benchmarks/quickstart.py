@@ -36,7 +36,7 @@ def main(first: Path, second: Path | None) -> None:
     print(f"cross-validated R^2 of add-interact: {analyse(first).validation.r2:.2f}")
     if second:
         other = pd.read_csv(second / "records.csv").set_index("trial_id")
-        difference = (records.set_index("trial_id")["avg"] - other["avg"]).abs()
+        difference = (records.set_index("trial_id")["avg"] - other["avg"]).abs().dropna()
         print(f"two runs: {len(difference)} trials, largest difference of a score {difference.max():.2g} points")
 
 
