@@ -14,20 +14,33 @@ from vvlm_ray.study.schedule import Job, Queue, simulate
 def local_ray():
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=2,  # logical: Ray counts them, none is there
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     yield
     ray.shutdown()
 
 
 def make_driver(folder, seconds, failing):
-    """Stands where the real driver stands: note the start, work for a while, fail as often as asked to."""
+    """Stands where the real driver stands: hold the job's GPUs for a while, fail as often as asked to."""
 
     def drive(config):  # nested, so that Ray sends it by value: its workers cannot import test modules
+        import ray
         from ray import tune
+
+        @ray.remote(num_cpus=0, num_gpus=config["slots"], scheduling_strategy="DEFAULT")
+        def hold():
+            assert len(ray.get_gpu_ids()) == config["slots"]
+            time.sleep(seconds[config["job_id"]])
 
         log = folder / f"{config['job_id']}-{config['attempt']}.json"
         start = time.time()
-        time.sleep(seconds[config["job_id"]])
+        ray.get(hold.remote())
         log.write_text(json.dumps({"job": config["job_id"], "start": start, "end": time.time()}))
         failed = config["attempt"] <= failing.get(config["job_id"], 0)
         tune.report({"seconds": 0.0} | ({FAILURE_KEY: "asked to fail"} if failed else {}))
