@@ -42,9 +42,9 @@ def test_the_same_in_another_process(noisy_runs, small_bag, tmp_path):
 def test_a_resample_reaches_what_many_starts_without_dropping_reach(noisy_bag, noisy_runs):
     """The race, the scans and the shared basins lose nothing against 300 starts that are all carried to the end."""
     from vvlm_ray.scaling import engine
-    from vvlm_ray.scaling.problem import Objective, scale
+    from vvlm_ray.scaling.problem import scale
 
-    scaled = scale(noisy_runs, noisy_bag.form, Objective())
+    scaled = scale(noisy_runs, noisy_bag.form, noisy_bag.fit.settings.objective)
     for index in range(3):
         rng = np.random.default_rng([0, 1 + index])
         counts = np.bincount(rng.integers(0, 60, 60), minlength=60).astype(float)

@@ -28,8 +28,8 @@ def reads_records(command):
     return command
 
 
-def fits_a_bag(resamples: int):
-    """How to fit."""
+def fits_a_bag(resamples: int, exponents: float = 2.0):
+    """How to fit; exponents lie within +-`exponents` by default."""
 
     def decorate(command):
         for option in reversed(
@@ -39,6 +39,8 @@ def fits_a_bag(resamples: int):
                 click.option("--resamples", default=resamples, show_default=True, help="Bootstrap resamples."),
                 click.option("--starts", default=500, show_default=True, help="Random starts of each fit."),
                 click.option("--seed", default=0, show_default=True, help="Of resamples, starts and folds."),
+                click.option("--exponents-from", default=-exponents, show_default=True, help="Least exponent."),
+                click.option("--exponents-to", default=exponents, show_default=True, help="Largest exponent."),
                 click.option("--ray", "ray_address", is_flag=False, flag_value="auto-or-local", default=None,
                              help="Fit the resamples as Ray tasks: on the cluster at ADDRESS, or on this machine."),
                 click.option("--json", "as_json", is_flag=True, help="Print JSON."),
@@ -67,12 +69,10 @@ def searches_a_grid(command):
 
 @click.command(cls=Command)
 @reads_records
-@fits_a_bag(resamples=0)
+@fits_a_bag(resamples=0, exponents=math.inf)
 @click.option("--loss", default="mse", show_default=True, help="mse or huber.")
 @click.option("--huber-delta", default=1e-3, show_default=True, help="Of the Huber loss.")
 @click.option("--linear", is_flag=True, help="Residuals f - error instead of their logarithms'.")
-@click.option("--exponents-from", type=float, help="Least value of every exponent.")
-@click.option("--exponents-to", type=float, help="Largest value of every exponent.")
 @click.option("--engine", default="fast", show_default=True, help="fast, or lbfgs (scipy, slow, for reference).")
 def fit(*, as_json, resamples, ray_address, **options):
     """Fit one scaling law to RECORDS, a CSV or parquet file or a study's folder."""
@@ -324,13 +324,12 @@ def _settings(options):
     from vvlm_ray.scaling.fitting import FitSettings
     from vvlm_ray.scaling.problem import Objective
 
-    low, high = options.get("exponents_from"), options.get("exponents_to")
-    bounds = (-math.inf if low is None else low, math.inf if high is None else high)
+    bounds = (options["exponents_from"], options["exponents_to"])
     objective = Objective(
         loss=options.get("loss", "mse"),
         huber_delta=options.get("huber_delta", 1e-3),
         log_space=not options.get("linear", False),
-        exponent_bounds=None if low is None and high is None else bounds,
+        exponent_bounds=None if bounds == (-math.inf, math.inf) else bounds,
     )
     return FitSettings(
         form=options["form"],

@@ -13,7 +13,7 @@ import numpy as np
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.fitting import Fit, FitSettings, fit_with, form_of, solve_weighted
 from vvlm_ray.scaling.forms import Form
-from vvlm_ray.scaling.problem import Objective, scale
+from vvlm_ray.scaling.problem import PREDICTION_BOUNDS, Objective, scale
 from vvlm_ray.scaling.runs import Runs
 
 
@@ -66,10 +66,11 @@ class Bag:
 
 
 def fit_bag(runs: Runs, form: str = "add-interact", *, resamples=100, engine="fast", starts=500, seed=0, loss="mse",
-            huber_delta=1e-3, log_space=True, exponent_bounds=None, init="random", threads=None,
+            huber_delta=1e-3, log_space=True, exponent_bounds=PREDICTION_BOUNDS, init="random", threads=None,
             progress: Callable[[int], None] | None = None) -> Bag:  # fmt: skip
     """Fit `form` to all runs and to `resamples` bootstrap resamples of them (Wang et al. 2025, App. D.4).
 
+    Exponents are kept within `exponent_bounds` (None: free): free ones wreck extrapolation.
     `threads` is how many cores to use (all by default); `progress` is called with the number of resamples done.
     """
     objective = Objective(loss, huber_delta, log_space, exponent_bounds)

@@ -11,7 +11,7 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.scaling import lbfgs
 from vvlm_ray.scaling.forms import Form, make_form
 from vvlm_ray.scaling.identify import Verdict, find_unidentified
-from vvlm_ray.scaling.problem import Objective, Scaled, scale
+from vvlm_ray.scaling.problem import PREDICTION_BOUNDS, Objective, Scaled, scale
 from vvlm_ray.scaling.runs import Runs, check_identifiable
 
 ENGINES = ("fast", "lbfgs")
@@ -21,13 +21,16 @@ NUM_BASINS = 8
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How to fit. `init="zeros"` is the ablation of Wang et al. 2025, Table 8: one start, all zeros."""
+    """How to fit what is to predict: exponents within +-2 unless `objective` says otherwise.
+
+    `init="zeros"` is the ablation of Wang et al. 2025, Table 8: one start, all zeros.
+    """
 
     form: str = "add-interact"
     engine: str = "fast"
     starts: int = 500
     seed: int = 0
-    objective: Objective = field(default_factory=Objective)
+    objective: Objective = field(default_factory=lambda: Objective(exponent_bounds=PREDICTION_BOUNDS))
     init: str = "random"
 
     def __post_init__(self):
@@ -91,7 +94,7 @@ class Fit:
 
 def fit(runs: Runs, form: str = "add-interact", *, engine="fast", starts=500, seed=0, loss="mse", huber_delta=1e-3,
         log_space=True, exponent_bounds=None, init="random") -> Fit:  # fmt: skip
-    """Fit `form` to all runs from `starts` starts, none dropped (Wang et al. 2025, Eq. 7, App. D.3).
+    """Fit `form` to all runs from `starts` starts, none dropped; free exponents (Wang et al. 2025, Eq. 7, App. D.3).
 
     Raises UserError for runs that cannot be fitted: a factor with one level, fewer runs than parameters.
     """
