@@ -6,6 +6,7 @@ import time
 import pytest
 
 from vvlm_ray.orchestration.driver import DRIVER_RESOURCES
+from vvlm_ray.orchestration.placement import Machines
 from vvlm_ray.orchestration.searcher import FAILURE_KEY, StudySearcher
 from vvlm_ray.study.schedule import Job, Queue, simulate
 
@@ -54,7 +55,9 @@ def run(tmp_path, jobs, num_slots, failing=None, max_retries=1):
     log = tmp_path / "log"
     log.mkdir()
     failed = []
-    searcher = StudySearcher(Queue(jobs, num_slots), max_retries, lambda *what: failed.append(what))
+    searcher = StudySearcher(
+        Queue(jobs, num_slots), Machines([], {}, dict), max_retries, lambda *what: failed.append(what)
+    )
     driver = make_driver(log, {j.job_id: j.seconds for j in jobs}, failing or {})
     tune.Tuner(
         tune.with_resources(driver, DRIVER_RESOURCES),

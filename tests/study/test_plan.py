@@ -202,6 +202,17 @@ def test_bad_clusters_are_refused(text, tmp_path):
         planned(load_sweep(PAPER), tmp_path, text)
 
 
+def test_gpu_types_that_ray_cannot_tell_apart_are_a_problem_until_they_are_named(tmp_path):
+    kinds = parse_cluster("1x8xA100-40GB,1x8xA100-80GB")
+    assert any("Ray calls both A100-40GB and A100-80GB A100" in p for p in planned_on(kinds, tmp_path))
+    kinds[0] = kinds[0].model_copy(update={"accelerator": "A100-40GB"})
+    assert not any("Ray calls both" in p for p in planned_on(kinds, tmp_path))
+
+
+def planned_on(kinds, tmp_path):
+    return make_plan(load_sweep(PAPER), PAPER, StudyFolder(tmp_path), cluster=kinds).problems
+
+
 def test_finished_trials_are_not_planned_again_and_their_speed_is_used(tmp_path):
     study, folder = load_sweep(PAPER), StudyFolder(tmp_path)
     before = make_plan(study, PAPER, folder)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vvlm_ray.orchestration.placement import failure_config, scaling_config
 from vvlm_ray.orchestration.searcher import FAILURE_KEY
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study, write_json
 from vvlm_ray.study.plan import WORKERS_NOTE, projector_file
 from vvlm_ray.study.records import is_finished
 from vvlm_ray.study.refine import all_trials
-from vvlm_ray.study.schedule import POOL
 from vvlm_ray.study.trials import Trial
 
 # Every Ray head node has this resource; a sliver of it keeps the drivers there and takes no CPU.
@@ -73,30 +73,22 @@ def _pretrain(folder: StudyFolder, study: Study, backbone: str, sweep_file: str,
 
 def _fit(study: Study, loop: Callable[..., None], job: dict[str, Any], run: Path, config: dict[str, Any]) -> None:
     """Run `loop` on the slots that the queue has admitted; checkpoints lie in the folder `run`."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, RunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    r = study.resources
-    use_gpu = r.gpus_per_worker > 0
-    num_workers = max(1, round(config["slots"] / (r.gpus_per_worker or r.cpus_per_worker)))
-    write_json(run / WORKERS_NOTE, {"workers": num_workers})
-    is_on_one_node = len(config["nodes"]) == 1 and POOL not in config["nodes"]
+    scaling = scaling_config(study.resources, config)
+    write_json(run / WORKERS_NOTE, {"workers": scaling.num_workers})
     trainer = TorchTrainer(
         loop,
         train_loop_config=job,
-        scaling_config=ScalingConfig(
-            num_workers=num_workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": r.cpus_per_worker} | ({"GPU": r.gpus_per_worker} if use_gpu else {}),
-            placement_strategy="STRICT_PACK" if is_on_one_node else "PACK",
-        ),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=scaling,
+        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
         # A stable name in the study's folder: a job that starts again goes on from its last checkpoint.
         run_config=RunConfig(
             name=run.name,
             storage_path=str(run.parent.resolve()),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            failure_config=FailureConfig(max_failures=0),
+            failure_config=failure_config(config),
         ),
     )
     trainer.fit()

@@ -128,6 +128,7 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
     from ray import tune
 
     from vvlm_ray.orchestration.driver import DRIVER_RESOURCES, drive
+    from vvlm_ray.orchestration.placement import Machines, alive_nodes
     from vvlm_ray.orchestration.progress import Progress
     from vvlm_ray.orchestration.searcher import StudySearcher
 
@@ -168,7 +169,11 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
             ),
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(
-                    Queue(plan.jobs, plan.nodes), study.resources.max_retries, on_failed, refinement.further_jobs
+                    Queue(plan.jobs, plan.nodes),
+                    Machines(plan.nodes, plan.gpus, alive_nodes),
+                    study.resources.max_retries,
+                    on_failed,
+                    refinement.further_jobs,
                 ),
                 num_samples=(len(plan.jobs) + max_added) * (study.resources.max_retries + 1),
                 reuse_actors=True,

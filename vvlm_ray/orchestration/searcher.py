@@ -9,6 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from vvlm_ray.orchestration.placement import Machines
 from vvlm_ray.study.schedule import Job, Queue
 
 # A driver reports this key when its job failed, so that the searcher learns the reason and Tune goes on.
@@ -16,9 +17,9 @@ FAILURE_KEY = "failure"
 
 
 class StudySearcher(Searcher):
-    """Suggests `{"job_id", "kind", "attempt", "slots", "nodes"}` until the queue is empty.
+    """Suggests `{"job_id", "kind", "attempt", "slots"}`, and where (see `Machines.locate`), until the queue is empty.
 
-    `slots` and `nodes` ({name: slots}) are where the queue has admitted the job. A job whose driver reports a failure,
+    A job whose driver reports a failure,
     or dies, is retried `max_retries` times and then given up: `on_failed` is called with it and the reason, and with
     every job that waited for it. Whenever a job has ended for good, `more` may give further jobs (refinement).
     """
@@ -26,12 +27,14 @@ class StudySearcher(Searcher):
     def __init__(
         self,
         queue: Queue,
+        machines: Machines,
         max_retries: int,
         on_failed: Callable[[Job, str, int], None],
         more: Callable[[], Sequence[Job]] = tuple,
     ):
         super().__init__(metric="seconds", mode="min")
         self._queue = queue
+        self._machines = machines
         self._max_retries = max_retries
         self._on_failed = on_failed
         self._more = more
@@ -55,8 +58,7 @@ class StudySearcher(Searcher):
             "kind": job.kind,
             "attempt": self._attempts[job.job_id],
             "slots": placement.choice.slots,
-            "nodes": placement.nodes,
-        }
+        } | self._machines.locate(placement)
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         job = self._jobs.pop(trial_id, None)

@@ -154,6 +154,7 @@ class NodeType(_Strict):
     memory_gb: float | None = Field(None, gt=0)
     peak_tflops: float | None = Field(None, gt=0, description="dense bf16")
     price_per_gpu_hour: float | None = Field(None, ge=0)
+    accelerator: str | None = Field(None, description="Ray's name of the type, where it shares one with another type")
 
 
 class Tracking(_Strict):

@@ -1,7 +1,7 @@
 """GPU types and clusters, for planning. Peaks are dense bf16 TFLOP/s, memory is in GB; both from the data sheets."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vvlm_ray.errors import UserError
@@ -11,11 +11,15 @@ from vvlm_ray.study.schedule import Node
 
 @dataclass(frozen=True)
 class Gpu:
-    """A type of GPU: memory (GB, 1e9 bytes), peak dense bf16 TFLOP/s, and what an hour costs (None: not stated)."""
+    """A type of GPU: memory (GB, 1e9 bytes), peak dense bf16 TFLOP/s, what an hour costs (None: not stated).
+
+    `accelerator` is Ray's name of it; Ray does not tell apart types that differ in memory or form only.
+    """
 
     name: str
     memory_gb: float
     peak_tflops: float
+    accelerator: str
     price_per_hour: float | None = None
 
 
@@ -24,19 +28,19 @@ class Gpu:
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        Gpu("A100-40GB", 40, 312),
-        Gpu("A100-80GB", 80, 312),
-        Gpu("H100", 80, 989),
-        Gpu("H100-PCIe", 80, 756),
-        Gpu("H200", 141, 989),
-        Gpu("B200", 180, 2250),
-        Gpu("L40S", 48, 362),
-        Gpu("L4", 24, 121),
-        Gpu("A10", 24, 125),
-        Gpu("A10G", 24, 70),
-        Gpu("RTX-A6000", 48, 155),
-        Gpu("RTX-4090", 24, 165),
-        Gpu("MI300X", 192, 1307),
+        Gpu("A100-40GB", 40, 312, "A100"),
+        Gpu("A100-80GB", 80, 312, "A100"),
+        Gpu("H100", 80, 989, "H100"),
+        Gpu("H100-PCIe", 80, 756, "H100"),
+        Gpu("H200", 141, 989, "H200"),
+        Gpu("B200", 180, 2250, "B200"),
+        Gpu("L40S", 48, 362, "L40S"),
+        Gpu("L4", 24, 121, "L4"),
+        Gpu("A10", 24, 125, "A10"),
+        Gpu("A10G", 24, 70, "A10G"),
+        Gpu("RTX-A6000", 48, 155, "RTX-A6000"),
+        Gpu("RTX-4090", 24, 165, "GeForce-RTX-4090"),
+        Gpu("MI300X", 192, 1307, "AMD-Instinct-MI300X-OAM"),
     )
 }
 DEFAULT_GPU = "A100-80GB"  # where a study that uses GPUs names no cluster
@@ -66,6 +70,7 @@ def gpu_of(node: NodeType, planning: Planning) -> Gpu:
         node.gpu,
         node.memory_gb or known.memory_gb,
         node.peak_tflops or known.peak_tflops,
+        node.accelerator or (known.accelerator if known else node.gpu),
         price,
     )
 
@@ -76,6 +81,19 @@ def nodes_of(cluster: Sequence[NodeType]) -> list[Node]:
     for i, kind in enumerate(cluster):
         nodes += [Node(f"{kind.gpu}/{i}.{j:03}", kind.gpus, kind.gpu) for j in range(kind.count)]
     return nodes
+
+
+def indistinct_types(gpus: Iterable[Gpu]) -> list[str]:
+    """What is wrong with a cluster that mixes types which Ray cannot tell apart, so that trials may land on either."""
+    by_accelerator: dict[str, list[str]] = {}
+    for gpu in gpus:
+        by_accelerator.setdefault(gpu.accelerator, []).append(gpu.name)
+    return [
+        f"cluster: Ray calls both {' and '.join(names)} {accelerator}; give each an `accelerator` of its own and start "
+        'its machines with that resource, such as resources: {"accelerator_type:A100-40GB": 1}'
+        for accelerator, names in by_accelerator.items()
+        if len(names) > 1
+    ]
 
 
 def parse_cluster(text: str) -> list[NodeType]:

@@ -9,7 +9,7 @@ from typing import Any
 from vvlm_ray.study.config import FACTORS, STUDY_PREFIX, NodeType, Study
 from vvlm_ray.study.estimates import QUESTIONS, Estimator, measure_throughput
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.hardware import Gpu, gpu_of, nodes_of
+from vvlm_ray.study.hardware import Gpu, gpu_of, indistinct_types, nodes_of
 from vvlm_ray.study.memory import gang_sizes, smallest_feasible
 from vvlm_ray.study.records import is_finished
 from vvlm_ray.study.refine import all_trials
@@ -99,7 +99,7 @@ def make_plan(
     machines = _Machines(study, num_slots, cluster)
     waiting = [t for t in trials if t.trial_id not in finished]
     nodes, sizing, jobs, held = _best_schedule(study, folder, waiting, estimator, machines)
-    problems += [f"{sweep_file}: {problem}" for problem in sizing.problems()]
+    problems += [f"{sweep_file}: {problem}" for problem in sizing.problems() + indistinct_types(machines.gpus.values())]
     if lost := len(jobs) - len(held):
         problems.append(f"{sweep_file}: {lost} jobs need more GPUs than the cluster has; they are not in the schedule")
     schedule = simulate(held, nodes) if held else []
