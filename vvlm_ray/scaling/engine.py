@@ -23,6 +23,8 @@ class Effort:
 RACE = Effort(((24, 5), (8, 8)), scans=2)  # for resamples and folds
 FULL = Effort(((10**9, 20),), scans=8)  # nobody is dropped, so that the share at the best objective means something
 ONE = Effort((), scans=0)  # a plain descent, for the ablation with one start
+# Exponents looked at in a scan, times the log-range: 0 and both signs, growing geometrically
+SCANNED = np.concatenate([-(0.15 * 1.6 ** np.arange(14, -1, -1)), [0.0], 0.15 * 1.6 ** np.arange(15)])
 ITERATIONS = 150
 RETURNS = 20
 SAME_BASIN = 1e-6  # relative difference of losses
@@ -36,7 +38,7 @@ def solve(scaled: Scaled, weights: np.ndarray, starts: np.ndarray, extra: np.nda
     terms = len(scaled.form.terms)
     thetas = np.empty((len(starts), scaled.form.num_params))
     thetas[:, terms:] = np.clip(starts, scaled.lower, scaled.upper)
-    losses = kernels.place(state, thetas)
+    losses = kernels.place(state, thetas, np.empty((0, thetas.shape[1])))
     thetas = np.concatenate([extra, thetas])
     losses = np.concatenate([np.full(len(extra), -1.0), losses])  # extra starts survive the first round
     for keep, iterations in effort.rounds:
@@ -50,14 +52,11 @@ def solve(scaled: Scaled, weights: np.ndarray, starts: np.ndarray, extra: np.nda
 
 def _scan_basins(kernels, state, thetas, losses, effort: Effort) -> None:
     """Improve the best distinct fits by scanning, in place."""
-    candidates = np.empty((kernels.NUM_SCANNED * thetas.shape[1], thetas.shape[1]))
-    values = np.empty(len(candidates))
     distinct = [0, *(1 + np.flatnonzero(losses[1:] > losses[:-1] * (1 + SAME_BASIN)))]
     for s in distinct[: effort.scans]:
         for _ in range(4):
             before = losses[s]
-            found = kernels.scan(state, thetas[s], candidates, values)
-            tried, _ = _sorted(candidates[:found], values[:found], effort.scan_budget)
+            tried = _other_basins(kernels, state, thetas[s], effort.scan_budget)
             reached = kernels.settle(state, tried, 12, False, 0)
             tried = tried[reached < before * PROMISING]
             if len(tried):
@@ -67,6 +66,23 @@ def _scan_basins(kernels, state, thetas, losses, effort: Effort) -> None:
                     thetas[s], losses[s] = tried[best], reached[best]
             if losses[s] >= before * (1 - 1e-9):
                 break
+
+
+def _other_basins(kernels, state, theta, budget: int) -> np.ndarray:
+    """Local minima along every exponent in turn, coefficients solved for, without the one theta is in: (found, P)."""
+    exponents, scanned = state.grid.shape
+    terms = len(theta) - exponents
+    points = np.tile(theta, (exponents, scanned, 1))
+    for e in range(exponents):
+        points[e, :, terms + e] = state.grid[e]
+    values = kernels.place(state, points.reshape(-1, len(theta)), theta[None]).reshape(exponents, scanned)
+    edge = np.full((exponents, 1), np.inf)
+    left, right = np.hstack([edge, values[:, :-1]]), np.hstack([values[:, 1:], edge])
+    below = np.hstack([state.grid[:, :1], state.grid[:, :-1]])
+    above = np.hstack([state.grid[:, 1:], state.grid[:, -1:]])
+    here = theta[terms:, None]
+    found = (values <= left) & (values < right) & ~((below < here) & (here < above))
+    return _sorted(points[found], values[found], budget)[0]
 
 
 def _sorted(thetas, losses, keep: int):
@@ -106,6 +122,8 @@ def build_state(scaled: Scaled, weights: np.ndarray):
     for atom in form.atoms:
         reach = np.abs(logs[atom.column]).max()
         per_param[kernels.REACH, atom.exponent] = max(per_param[kernels.REACH, atom.exponent], reach)
+    grid = np.outer(1 / per_param[kernels.REACH, :exponents], SCANNED)
+    grid = np.clip(grid, scaled.lower[:, None], scaled.upper[:, None])
     return kernels.State(
         atom=np.array([(atom.column, atom.exponent) for atom in form.atoms], np.int64),
         sign=np.array([atom.sign for atom in form.atoms], float),
@@ -120,6 +138,7 @@ def build_state(scaled: Scaled, weights: np.ndarray):
         term=np.empty((len(form.terms), runs)),
         slope=np.empty((params, runs)),
         square=np.empty((3, params, params)),
+        grid=grid,
         log_space=bool(scaled.objective.log_space),
         huber_delta=float(scaled.huber_delta),
     )

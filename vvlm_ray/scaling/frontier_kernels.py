@@ -56,8 +56,14 @@ def _search_one(  # noqa: PLR0917
             best_of[m] = v if better else best_of[m]
             where[m] = p if better else where[m]
         if below >= half:
-            ordered = np.sort(value)
-            middle = ordered[half] if members % 2 else 0.5 * (ordered[half - 1] + ordered[half])
+            for m in range(1, members):  # insertion sort: seldom needed, and quick to compile
+                v = value[m]
+                k = m
+                while k > 0 and value[k - 1] > v:
+                    value[k] = value[k - 1]
+                    k -= 1
+                value[k] = v
+            middle = value[half] if members % 2 else 0.5 * (value[half - 1] + value[half])
             if middle < best:
                 best, best_at = middle, p
     while b < len(ends):

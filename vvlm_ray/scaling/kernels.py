@@ -10,7 +10,7 @@ t_ji the value of a term, p_ji = t_ji / f_i its share, r_i the residual, g_ki = 
    H = sum_i q1_i g_i g_i' + sum_j sum_i q2_i p_ji A_ji A_ji'  (the second sum is sparse).
 3. The boundary (`_offer_return`): a term whose coefficient is zero has lost its exponent; it is offered a return at
    the exponent that promises the largest decrease.
-4. Other basins (`_scan`): from the best fits, every exponent in turn is scanned over its whole range.
+4. Other basins: from the best fits, `engine.py` scans every exponent in turn over its whole range.
 
 Everything lives in one `State`, whose many small vectors share three blocks: few, large arguments are what
 keeps compilation short. Imports numba: import this module inside functions only.
@@ -24,7 +24,6 @@ import numba
 import numpy as np
 
 OFF = -1.0e300  # log coefficient of a term that is switched off: its value is exactly 0
-NUM_SCANNED = 31  # exponents looked at in a scan, both signs
 MAX_LOG_STEP = 4.0  # longest step of an exponent times its log-range
 HURRIED, EXACT = 1e-9, 1e-13  # relative gains below which a descent ends
 
@@ -54,6 +53,7 @@ class State(NamedTuple):
     term: np.ndarray  # (J, N)
     slope: np.ndarray  # (P, N)
     square: np.ndarray  # (3, P, P)
+    grid: np.ndarray  # (E, values): exponents looked at in scans
     log_space: bool
     huber_delta: float  # inf: squared loss
 
@@ -432,15 +432,6 @@ def _descend(st, theta, iterations, exact, tolerance):
 
 
 @_jit
-def _grid_exponent(st, exponent, position):
-    """The exponent at a position of a scan: 0 in the middle, then growing geometrically up to the bound."""
-    away = position - NUM_SCANNED // 2
-    size = 0.15 * 1.6 ** (abs(away) - 1) / st.per_param[REACH, exponent] if away != 0 else 0.0
-    size = size if away > 0 else -size
-    return min(max(size, st.per_param[LOWER, exponent]), st.per_param[UPPER, exponent])
-
-
-@_jit
 def _is_used(st, theta, exponent):
     for j in range(st.term.shape[0]):
         for m in range(st.term_atoms.shape[1]):
@@ -475,8 +466,8 @@ def _offer_return(st, theta, loss):
             exponent = st.atom[a, 1] if m >= 0 and a >= 0 else -1
             if m >= 0 and (a < 0 or _is_used(st, theta, exponent)):
                 continue
-            for s in range(NUM_SCANNED if m >= 0 else 1):
-                value = _grid_exponent(st, exponent, s) if m >= 0 else 0.0
+            for s in range(st.grid.shape[1] if m >= 0 else 1):
+                value = st.grid[exponent, s] if m >= 0 else 0.0
                 for i in range(runs):
                     data[RESIDUAL, i] = 0.0
                 for m2 in range(st.term_atoms.shape[1]):
@@ -526,49 +517,25 @@ def settle(st, thetas, iterations, exact, returns):
 
 
 @_entry
-def place(st, thetas):
-    """Coefficients for the exponents in thetas (S, P), in place; the linearised losses (S,)."""
+def place(st, thetas, around):
+    """Coefficients for the exponents in thetas (S, P), in place; the linearised losses (S,).
+
+    Residuals are linearised around the data, or around the fit in `around` (1, P) where there is one; its live terms
+    are then the first guess of which coefficients are positive.
+    """
     terms = st.term.shape[0]
     losses = np.empty(len(thetas))
-    _linearise_at_data(st)
+    for s in range(len(around)):
+        _powers(st, around[s])
+        _loss(st, around[s])
+        _linearise_at_fit(st)
+    if len(around) == 0:
+        _linearise_at_data(st)
     for s in range(len(thetas)):
         for j in range(terms):
-            st.per_param[CHOSEN, j] = 0.0
+            st.per_param[CHOSEN, j] = 1.0 if len(around) > 0 and around[0, j] > OFF else 0.0
         losses[s] = _solve_coefficients(st, thetas[s])
     return losses
-
-
-@_entry
-def scan(st, theta, candidates, values):
-    """Look along every exponent in turn for other basins, with the coefficients solved for at every step.
-
-    Fills candidates (E * NUM_SCANNED, P) and values with the local minima of these lines, the one that theta is in
-    left out; returns how many there are.
-    """
-    terms, exponents = st.term.shape[0], len(theta) - st.term.shape[0]
-    line = np.full(NUM_SCANNED + 2, np.inf)
-    points = np.empty((NUM_SCANNED, len(theta)))
-    _powers(st, theta)
-    _loss(st, theta)
-    _linearise_at_fit(st)
-    found = 0
-    for e in range(exponents):
-        for s in range(NUM_SCANNED):
-            for k in range(len(theta)):
-                points[s, k] = theta[k]
-                if k < terms:
-                    st.per_param[CHOSEN, k] = 1.0 if theta[k] > OFF else 0.0
-            points[s, terms + e] = _grid_exponent(st, e, s)
-            line[s + 1] = _solve_coefficients(st, points[s])
-        for s in range(NUM_SCANNED):
-            if line[s + 1] <= line[s] and line[s + 1] < line[s + 2]:
-                below, above = points[max(s - 1, 0), terms + e], points[min(s + 1, NUM_SCANNED - 1), terms + e]
-                if not below < theta[terms + e] < above:
-                    for k in range(len(theta)):
-                        candidates[found, k] = points[s, k]
-                    values[found] = line[s + 1]
-                    found += 1
-    return found
 
 
 @_entry

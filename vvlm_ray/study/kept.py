@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vvlm_ray.scaling.fitting import FitSettings
     from vvlm_ray.scaling.validation import Scores
 
-VERSION = 2  # raised when the same runs and settings would give other numbers
+VERSION = 3  # raised when the same runs and settings would give other numbers
 
 
 def remember(folder: Path | None, name: str, meaning: Any, make: Callable[[], Any]) -> Any:
