@@ -8,6 +8,7 @@ import click
 
 from vvlm_ray.commands.errors import Command
 from vvlm_ray.errors import UserError
+from vvlm_ray.units import si
 
 TERA = 1e12
 
@@ -211,9 +212,9 @@ def elasticity(*, as_json, resamples, ray_address, **options):
         for name in result.mean
     ]
     print_table("Elasticity of the optimum to the data size", ("factor", "e_k", "90 % band"), rows, text=("factor",))
-    sizes, budgets = result.sizes, result.budgets_flops / TERA
+    sizes, budgets = result.sizes, [si(budget, "FLOPs") for budget in result.budgets_flops]
     click.echo(
-        f"Averages over {len(budgets)} budgets from {budgets[0]:.3g} to {budgets[-1]:.3g} TFLOPs and {len(sizes)} data "
+        f"Averages over {len(budgets)} budgets from {budgets[0]} to {budgets[-1]} and {len(sizes)} data "
         f"sizes from {sizes[0]:,.0f} to {sizes[-1]:,.0f}, step {result.step:,.0f}. {result.share_extrapolated:.0%} of "
         f"these optima lie outside the swept range of a factor or of cost."
     )
@@ -266,8 +267,8 @@ def recommendation_sentence(answer, tflops: float, num_examples: float | None) -
     chosen = {name: float(values[0]) for name, values in line.factors.items()}
     after = f" and {words.count(num_examples)} finetuning examples" if num_examples else ""
     text = (
-        f"For {tflops:g} TFLOPs per example{after}, deploy {words.configuration(chosen)} "
-        f"({line.cost_flops[0] / TERA:.3g} TFLOPs): expected error {line.error[0]:.2f} "
+        f"For {si(tflops * TERA, 'FLOPs')} per example{after}, deploy {words.configuration(chosen)} "
+        f"({si(line.cost_flops[0], 'FLOPs')}): expected error {line.error[0]:.2f} "
         f"(90 % band {line.low[0]:.2f} to {line.high[0]:.2f}); {line.agreement[0]:.0%} of the resamples choose exactly "
         f"this configuration."
     )
@@ -278,7 +279,7 @@ def recommendation_sentence(answer, tflops: float, num_examples: float | None) -
     if answer.cheapest:
         text += (
             f" The cheapest within noise: {words.configuration(answer.cheapest.factors)}, "
-            f"{answer.cheapest.cost_flops / TERA:.3g} TFLOPs ({answer.cheapest.worse_by:+.2f})."
+            f"{si(answer.cheapest.cost_flops, 'FLOPs')} ({answer.cheapest.worse_by:+.2f})."
         )
     if line.reasons[0]:
         doubts = words.listed(words.label_reason(reason) for reason in line.reasons[0])
@@ -539,13 +540,13 @@ def _print_frontier(line, notes) -> None:
 
     rows = []
     for b, budget in enumerate(line.budgets_flops):
-        cells = [f"{budget / TERA:.4g}"]
+        cells = [si(budget, "FLOPs")]
         for name, values in line.factors.items():
             low, high = line.factor_low[name][b], line.factor_high[name][b]
             cells.append(f"{words.count(values[b])} [{words.count(low)}..{words.count(high)}]")
         cells += [f"{line.error[b]:.2f}", f"{line.low[b]:.2f} .. {line.high[b]:.2f}", f"{line.agreement[b]:.0%}"]
         rows.append([*cells, "; ".join(line.reasons[b])])
-    columns = ["TFLOPs", *line.factors, "error", "90 % band", "agree", "extrapolates"]
+    columns = ["budget", *line.factors, "error", "90 % band", "agree", "extrapolates"]
     print_table("The frontier: x* [90 % of the resamples]", columns, rows, text=("extrapolates",))
     _print_notes(notes)
 

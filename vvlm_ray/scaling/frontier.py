@@ -14,6 +14,7 @@ from vvlm_ray.scaling.bagging import Bag
 from vvlm_ray.scaling.cost import inference_flops
 from vvlm_ray.scaling.forms import shrinkage
 from vvlm_ray.scaling.runs import Runs
+from vvlm_ray.units import si
 
 Cost = Callable[..., np.ndarray]  # cost(**factors) -> FLOPs per example, elementwise
 
@@ -143,8 +144,8 @@ def check_budgets(grid: Grid, budgets: np.ndarray) -> None:
     if budgets.min() < grid.cost[0]:
         cheapest = ", ".join(f"{name}={values[0]:g}" for name, values in grid.points.items())
         raise UserError(
-            f"a budget of {budgets.min() / 1e12:g} TFLOPs buys nothing: the cheapest point of the grid ({cheapest}) "
-            f"costs {grid.cost[0] / 1e12:.3g} TFLOPs"
+            f"a budget of {si(budgets.min(), 'FLOPs')} buys nothing: the cheapest point of the grid ({cheapest}) "
+            f"costs {si(grid.cost[0], 'FLOPs')}"
         )
 
 
