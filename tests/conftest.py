@@ -53,9 +53,10 @@ def tiny_backbone(tmp_path_factory) -> TinyBackbone:
     from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
     from vvlm_ray.model.preprocess import ImagePreprocessor
+    from vvlm_ray.training.backbones import build_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny_backbone")
-    tokenizer = _tokenizer()
+    tokenizer = build_tokenizer(WORDS)
     torch.manual_seed(0)
     vision = SiglipVisionConfig(
         hidden_size=16,
@@ -83,27 +84,6 @@ def tiny_backbone(tmp_path_factory) -> TinyBackbone:
     LlamaForCausalLM(text).save_pretrained(folder / "lm")
     tokenizer.save_pretrained(folder / "lm")
     return TinyBackbone(folder=folder, vision=folder / "vision", lm=folder / "lm")
-
-
-def _tokenizer():
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<pad>", "<unk>", "<video>", "<user>", "<assistant>", "<end>"]
-    vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
-    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token="<end>",
-        additional_special_tokens=["<video>", "<user>", "<assistant>"],
-        chat_template=(
-            "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '<end>' }}{% endfor %}"
-            "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-        ),
-    )
 
 
 def write_video(path: Path, frames: np.ndarray, fps: int = 8) -> Path:

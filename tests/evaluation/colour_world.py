@@ -9,8 +9,7 @@ import shutil
 import av
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, PreTrainedTokenizerFast, SiglipVisionConfig
+from transformers import LlamaConfig, SiglipVisionConfig
 
 from vvlm_ray.model.prompts import encode_conversation, video_token_id
 from vvlm_ray.model.video_vlm import VideoVLM, VideoVLMConfig
@@ -23,6 +22,9 @@ CLIP_SIZE = 32  # decord cannot read clips narrower than that
 QUESTIONS = {"which colour ?": LETTERS, "name it": {name: name for name in COLOURS}}
 
 
+WORDS = ("which", "colour", "?", "name", "it", "yes", "no", *"ABCDE", *COLOURS)
+
+
 def write_clip(path, colour, num_frames=8, rate=8):
     path.parent.mkdir(parents=True, exist_ok=True)
     frame = np.full((CLIP_SIZE, CLIP_SIZE, 3), COLOURS[colour], dtype=np.uint8)
@@ -32,25 +34,6 @@ def write_clip(path, colour, num_frames=8, rate=8):
         for _ in range(num_frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-
-
-def build_tokenizer():
-    words = ["which", "colour", "?", "name", "it", "yes", "no", *"ABCDE", *COLOURS]
-    special = ["<pad>", "<unk>", "<video>", "<user>", "<assistant>", "<end>"]
-    vocabulary = {word: index for index, word in enumerate([*special, *words])}
-    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token="<end>",
-        additional_special_tokens=["<video>", "<user>", "<assistant>"],
-        chat_template=(
-            "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '<end>' }}{% endfor %}"
-            "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-        ),
-    )
 
 
 def build_model(tokenizer, seed=0):

@@ -9,19 +9,20 @@ from colour_world import (
     COLOURS,
     LETTERS,
     QUESTIONS,
+    WORDS,
     Published,
     build_model,
-    build_tokenizer,
     training_batch,
     write_clip,
 )
 
 from vvlm_ray.model.preprocess import ImagePreprocessor
+from vvlm_ray.training.backbones import build_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    return build_tokenizer()
+    return build_tokenizer(WORDS)
 
 
 @pytest.fixture(scope="session")

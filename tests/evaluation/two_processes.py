@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from colour_world import NUM_FRAMES, build_tokenizer
+from colour_world import NUM_FRAMES, WORDS
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -20,12 +20,13 @@ from vvlm_ray.evaluation.evaluate import evaluate
 from vvlm_ray.evaluation.failures import EvaluationFailed
 from vvlm_ray.model.preprocess import ImagePreprocessor
 from vvlm_ray.model.video_vlm import VideoVLM
+from vvlm_ray.training.backbones import build_tokenizer
 
 
 def main(folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    parts = build_tokenizer(), ImagePreprocessor(size=16)
+    parts = build_tokenizer(WORDS), ImagePreprocessor(size=16)
     arguments = {"num_frames": NUM_FRAMES, "batch_size": 3, "task_folders": [folder / "tasks"]}
     found = {}
     # The untrained model's answers have all lengths: ranks that took different numbers of steps would hang.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from changes import changed
 from click.testing import CliRunner
 
 from vvlm_ray.commands.plan import plan as plan_command
@@ -27,18 +28,6 @@ CLUSTERS = {
     "8- and 4-GPU nodes": "4x8xA100-80GB,8x4xA100-80GB",
     "two GPU types": "4x8xA100-80GB,8x4xA100-40GB",
 }
-
-
-def changed(**changes):
-    """The paper's study with keys replaced: resources__workers=4."""
-    raw = yaml.safe_load(PAPER.read_text())
-    for path, value in changes.items():
-        *parents, key = path.split("__")
-        node = raw
-        for parent in parents:
-            node = node[parent]
-        node[key] = value
-    return Study.model_validate(raw)
 
 
 def planned(study, tmp_path, cluster=None, num_slots=None):
@@ -159,26 +148,26 @@ def test_the_smallest_feasible_count_fits_and_one_size_less_does_not(paper_plan)
 
 def test_a_gpu_type_too_small_is_a_problem_and_a_better_one_beside_it_is_not(tmp_path):
     tiny = {"gpu": "toy", "gpus": 8, "count": 2, "memory_gb": 8, "peak_tflops": 50}
-    plan = planned(changed(cluster=[tiny]), tmp_path)
+    plan = planned(changed(PAPER, cluster=[tiny]), tmp_path)
     lines = [p for p in plan.problems if "do not fit into toy" in p]
     assert any("backbones.llama-8b" in line for line in lines)
     assert all("one has 8" in line for line in lines)
     assert len(plan.trials) == 88  # planned all the same
-    both = planned(changed(cluster=[tiny, {"gpu": "H100", "gpus": 8}]), tmp_path)
+    both = planned(changed(PAPER, cluster=[tiny, {"gpu": "H100", "gpus": 8}]), tmp_path)
     assert not [p for p in both.problems if "do not fit" in p]
     assert all(s.placement.choice.kind == "H100" for s in both.schedule if s.job.job_id == "projector-llama-8b")
 
 
 def test_too_few_workers_is_a_problem_that_says_how_many(tmp_path):
-    plan = planned(changed(resources__workers=2), tmp_path)
+    plan = planned(changed(PAPER, resources__workers=2), tmp_path)
     assert any("llama-8b" in p and "need 4 GPUs" in p for p in plan.problems)
     assert not any("llama-1b: " in p and "do not fit" in p for p in plan.problems)
-    alone = planned(changed(resources__workers=4, resources__sharding="none"), tmp_path)
+    alone = planned(changed(PAPER, resources__workers=4, resources__sharding="none"), tmp_path)
     assert any("llama-8b" in p and "sharding: fsdp" in p for p in alone.problems)
 
 
 def test_a_gang_wider_than_the_cluster_is_a_problem(tmp_path):
-    plan = planned(changed(resources__workers=32), tmp_path, "2x8xA100-80GB")
+    plan = planned(changed(PAPER, resources__workers=32), tmp_path, "2x8xA100-80GB")
     assert any("need more GPUs than the cluster has" in p for p in plan.problems)
 
 
@@ -192,7 +181,7 @@ def test_a_gang_wider_than_the_cluster_is_a_problem(tmp_path):
     ],
 )
 def test_problems_are_found_beforehand(changes, words, tmp_path):
-    problems = planned(changed(**changes), tmp_path).problems
+    problems = planned(changed(PAPER, **changes), tmp_path).problems
     assert any(all(word in problem for word in words) for problem in problems)
 
 

@@ -6,22 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from changes import changed
 
 from vvlm_ray.study.config import Study, load_sweep
 from vvlm_ray.study.trials import expand
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
-
-
-def changed(**paths):
-    raw = yaml.safe_load(QUICKSTART.read_text())
-    for path, value in paths.items():
-        *parents, key = path.split("__")
-        node = raw
-        for parent in parents:
-            node = node[parent]
-        node[key] = value
-    return Study.model_validate(raw)
 
 
 def ids(study):
@@ -56,20 +46,20 @@ def test_isoflop_points_lie_near_their_target():
 
 
 def test_how_a_trial_runs_does_not_change_its_id():
-    base = ids(changed())
-    assert ids(changed(resources={"workers": 4, "gpus_per_worker": 1, "sharding": "fsdp"})) == base
-    assert ids(changed(tracking={"mode": "disabled"})) == base
-    assert ids(changed(planning={"overhead_seconds": 1})) == base
-    assert ids(changed(name="other")) == base
+    base = ids(changed(QUICKSTART))
+    assert ids(changed(QUICKSTART, resources={"workers": 4, "gpus_per_worker": 1, "sharding": "fsdp"})) == base
+    assert ids(changed(QUICKSTART, tracking={"mode": "disabled"})) == base
+    assert ids(changed(QUICKSTART, planning={"overhead_seconds": 1})) == base
+    assert ids(changed(QUICKSTART, name="other")) == base
 
 
 def test_what_a_trial_means_does():
-    base = ids(changed())
-    assert not ids(changed(finetune__batch_size=32)) & base
-    assert not ids(changed(seed=1)) & base
-    assert not ids(changed(evaluation__limit=10)) & base
-    small = {t.trial_id for t in expand(changed()) if t.backbone == "small"}
-    other = ids(changed(backbones__small__lr=1.0))
+    base = ids(changed(QUICKSTART))
+    assert not ids(changed(QUICKSTART, finetune__batch_size=32)) & base
+    assert not ids(changed(QUICKSTART, seed=1)) & base
+    assert not ids(changed(QUICKSTART, evaluation__limit=10)) & base
+    small = {t.trial_id for t in expand(changed(QUICKSTART)) if t.backbone == "small"}
+    other = ids(changed(QUICKSTART, backbones__small__lr=1.0))
     assert base - other == small
 
 
