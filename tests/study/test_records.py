@@ -88,3 +88,16 @@ def test_a_folder_of_another_study_is_refused_and_left_alone(tmp_path):
     assert open_study(folder.root)[1].name == "quickstart"
     with pytest.raises(UserError, match="not a study's folder"):
         open_study(tmp_path)
+
+
+def test_assets_made_with_other_settings_are_not_used(tmp_path):
+    folder = StudyFolder(tmp_path / "quickstart")
+    folder.adopt(QUICKSTART)
+    folder.assets.mkdir()
+    other = tmp_path / "sweep.yaml"
+    other.write_text(QUICKSTART.read_text().replace("num_test: 512", "num_test: 256"))
+    with pytest.raises(UserError, match="other `synthetic` settings"):
+        folder.adopt(other)
+    assert folder.sweep_file.read_text() == QUICKSTART.read_text()
+    folder.assets.rmdir()
+    assert folder.adopt(other).synthetic.num_test == 256

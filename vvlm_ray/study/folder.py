@@ -68,7 +68,7 @@ class StudyFolder:
         the previous file is kept beside it as sweep.previous.yaml.
 
         Raises:
-            UserError: the sweep file is wrong, or the folder holds another study.
+            UserError: the sweep file is wrong, or the folder holds another study or assets of other settings.
         """
         study = load_sweep(sweep_file)
         if self.sweep_file.exists():
@@ -77,6 +77,11 @@ class StudyFolder:
                 raise UserError(
                     f"{self.root} holds the study {existing.name!r}, not {study.name!r} of {sweep_file}; "
                     "choose another --storage or name. Nothing was changed."
+                )
+            if existing.synthetic != study.synthetic and self.assets.exists():
+                raise UserError(
+                    f"{self.assets} was made with other `synthetic` settings than those of {sweep_file}; remove it to "
+                    "have it made anew (records stay), or give the study another name. Nothing was changed."
                 )
             if existing != study:
                 shutil.copyfile(self.sweep_file, self.root / "sweep.previous.yaml")
