@@ -1,6 +1,7 @@
 """Trials that do nothing, through the real Searcher and Ray Tune: seconds and memory per trial, and their growth.
 
-    python benchmarks/searcher_noop.py [--trials 500] [--slots 16]
+    python benchmarks/searcher_noop.py                              # up to 16 trials at once
+    python benchmarks/searcher_noop.py --slots 1 --widest 1         # one at a time
 
 Prints for each tenth of the trials the seconds per trial and the memory of the process that holds Tune and the
 searcher. What it costs to *train* (starting Ray Train's workers) is not in here.
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 from vvlm_ray.orchestration.driver import DRIVER_RESOURCES
+from vvlm_ray.orchestration.placement import Machines
 from vvlm_ray.orchestration.searcher import StudySearcher
 from vvlm_ray.study.schedule import Job, Queue
 
@@ -56,6 +58,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--widest", type=int, default=8, help="widths of trials are powers of two up to this one")
     options = parser.parse_args()
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -63,8 +66,9 @@ def main():
     from ray import tune
 
     rng = random.Random(0)
-    jobs = [Job(f"job-{i:04}", rng.uniform(1, 100), rng.choice([1, 2, 4, 8])) for i in range(options.trials)]
-    watch = Watch(Queue(jobs, options.slots), 1, lambda *_: None)
+    widths = [2**i for i in range(options.widest.bit_length())]
+    jobs = [Job(f"job-{i:04}", rng.uniform(1, 100), rng.choice(widths)) for i in range(options.trials)]
+    watch = Watch(Queue(jobs, options.slots), Machines([], {}, dict), 1, lambda *_: None)
     with tempfile.TemporaryDirectory() as scratch:
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         start = time.monotonic()
