@@ -90,6 +90,7 @@ def test_every_trial_leaves_a_whole_record(finished):
         assert record["num_unreadable"] == 0
         assert record["inference_flops"] == trial.inference_flops
         assert record["torch_version"]
+    assert not list(storage.rglob("stage.json"))  # how far a trial is, while it runs
     table = pd.read_csv(storage / "two" / "records.csv")
     assert sorted(table["num_examples"]) == [30, 60]
 

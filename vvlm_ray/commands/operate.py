@@ -1,7 +1,10 @@
 """Commands that make records: quickstart, run, status."""
 
 import json
+import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,16 +51,18 @@ def quickstart(storage: Path) -> None:
 @click.argument("study", type=click.Path(path_type=Path, file_okay=False))
 @json_option
 def status(study: Path, as_json: bool) -> None:
-    """What is done, waiting and failed (and why) in the STUDY folder."""
+    """What is done, waiting (and how far it had come) and failed (and why) in the STUDY folder."""
     from vvlm_ray.study.folder import open_study
     from vvlm_ray.study.plan import trial_seconds
     from vvlm_ray.study.records import read_record
-    from vvlm_ray.study.trials import expand
+    from vvlm_ray.study.refine import all_trials
+    from vvlm_ray.study.stages import read_stage
 
     folder, settings = open_study(study)
-    rows = []
-    for trial in expand(settings):
+    trials, rows = all_trials(settings, folder), []
+    for trial in trials:
         record = read_record(folder, trial.trial_id)
+        stage = read_stage(folder.trial(trial.trial_id))
         rows.append(
             {
                 **trial.to_dict(),
@@ -66,6 +71,7 @@ def status(study: Path, as_json: bool) -> None:
                 "seconds": record.get("seconds") if record else None,
                 "expected_seconds": trial_seconds(settings, trial),
                 "reason": record.get("reason") if record else None,
+                "stage": asdict(stage) if stage and not record else None,
             }
         )
     if as_json:
@@ -73,7 +79,7 @@ def status(study: Path, as_json: bool) -> None:
         return
     print_table(
         f"study {settings.name}",
-        ("trial", "sweep", "configuration", "status", "score", "time", "reason"),
+        ("trial", "sweep", "configuration", "status", "score", "time", "remark"),
         [
             (
                 row["trial_id"],
@@ -82,14 +88,26 @@ def status(study: Path, as_json: bool) -> None:
                 row["status"],
                 "" if row["avg"] is None else f"{row['avg']:.1f}",
                 duration(row["seconds"]) if row["seconds"] else f"~{duration(row['expected_seconds'])}",
-                (row["reason"] or " ").splitlines()[0],
+                _remark(row),
             )
-            for trial, row in zip(expand(settings), rows, strict=True)
+            for trial, row in zip(trials, rows, strict=True)
         ],
-        text=("trial", "sweep", "configuration", "status", "reason"),
+        text=("trial", "sweep", "configuration", "status", "remark"),
     )
     counts = {s: sum(r["status"] == s for r in rows) for s in ("finished", "failed", "waiting")}
     click.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+def _remark(row: dict[str, Any]) -> str:
+    """Why a trial failed, or how far one has come that has no record yet."""
+    from vvlm_ray.study.stages import Stage
+
+    if row["reason"]:
+        return row["reason"].splitlines()[0]
+    if row["stage"]:
+        stage = Stage(**row["stage"])
+        return f"{stage.text}, {duration(time.time() - stage.time)} ago"
+    return ""
 
 
 def run_and_answer(sweep: Path, storage: Path, address: str | None, slots: float | None) -> None:

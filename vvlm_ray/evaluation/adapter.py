@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,8 @@ class _Question:
 class VideoVLMAdapter(SingleQuestionModel):
     """Answers lmms-eval's requests with a VideoVLM; built anew for each evaluation, cheap.
 
-    `tolerated_unreadable` is the share of a task's questions whose video may be unreadable.
+    `tolerated_unreadable` is the share of a task's questions whose video may be unreadable;
+    `on_batch` is called with the number of batches answered and in all.
     After a run `num_unreadable` holds how many there were, over all processes and tasks.
     """
 
@@ -73,8 +74,10 @@ class VideoVLMAdapter(SingleQuestionModel):
         batch_size: int,
         tolerated_unreadable: float = 0.0,
         num_decode_threads: int | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
     ) -> None:
         super().__init__()
+        self.on_batch = on_batch
         self.model = model
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
@@ -204,6 +207,8 @@ class VideoVLMAdapter(SingleQuestionModel):
                     frames.prefetch(question.video for question in ahead if question.video not in self._unreadable)
                 pixels = [self._pixels(frames, question.video) for question in batch]
                 yield batch, torch.stack(pixels).to(self.device)
+                if self.on_batch:
+                    self.on_batch(number + 1, len(batches))
 
     def _load(self, path: str) -> torch.Tensor:
         return self.preprocessor(read_frames(path, self.num_frames)).to(self.model.dtype)

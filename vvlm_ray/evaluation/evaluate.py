@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -75,12 +75,14 @@ def evaluate(
     max_unreadable_share: float = 0.0,
     judge: JudgeSettings | None = None,
     num_decode_threads: int | None = None,
+    on_batch: Callable[[str, int, int], None] | None = None,
     quiet: bool = True,
 ) -> EvaluationResult:
     """Evaluate on the paper's benchmarks (abbreviations, see benchmarks.py) and on local tasks (names).
 
     `limit`: only the first questions of each lmms-eval task, for trying things out. `video_root` replaces the
     local tasks' own. `max_unreadable_share` holds for local tasks; a published benchmark tolerates none.
+    `on_batch` is called on every process with the benchmark, and the number of batches answered and in all.
     The model's training mode and all random states are left as they were.
     Raises UserError for what `check_tasks` finds, EvaluationFailed for a score that would be false.
     """
@@ -107,6 +109,7 @@ def evaluate(
                 batch_size=batch_size,
                 tolerated_unreadable=max_unreadable_share if plan.is_local else 0.0,
                 num_decode_threads=num_decode_threads,
+                on_batch=partial(on_batch, plan.benchmark.abbreviation) if on_batch else None,
             )
             with random_states_kept(), chatter(quiet):
                 score, asked = _run(plan, adapter, limit=limit, judge=judge)

@@ -13,9 +13,10 @@ from vvlm_ray.orchestration.placement import failure_config, scaling_config
 from vvlm_ray.orchestration.searcher import FAILURE_KEY
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study, write_json
-from vvlm_ray.study.plan import WORKERS_NOTE, projector_file
+from vvlm_ray.study.plan import WORKERS_NOTE, projector_file, projector_run
 from vvlm_ray.study.records import is_finished
 from vvlm_ray.study.refine import all_trials
+from vvlm_ray.study.stages import forget_stage
 from vvlm_ray.study.trials import Trial
 
 # Every Ray head node has this resource; a sliver of it keeps the drivers there and takes no CPU.
@@ -66,7 +67,7 @@ def _pretrain(folder: StudyFolder, study: Study, backbone: str, sweep_file: str,
 
     target = projector_file(study, folder, backbone)
     job = {"study_root": str(folder.root), "sweep_file": sweep_file, "backbone": backbone}
-    _fit(study, pretrain_projector, job, target.with_suffix(""), config)
+    _fit(study, pretrain_projector, job, projector_run(study, folder, backbone), config)
     if not target.exists():
         raise RuntimeError(f"the training job of {backbone}'s projector ended and left no {target.name}")
 
@@ -78,6 +79,7 @@ def _fit(study: Study, loop: Callable[..., None], job: dict[str, Any], run: Path
 
     scaling = scaling_config(study.resources, config)
     write_json(run / WORKERS_NOTE, {"workers": scaling.num_workers})
+    forget_stage(run)
     trainer = TorchTrainer(
         loop,
         train_loop_config=job,

@@ -12,21 +12,29 @@ from rich.text import Text
 
 from vvlm_ray.orchestration.searcher import FAILURE_KEY
 from vvlm_ray.study.schedule import Job
+from vvlm_ray.study.stages import Stage
 from vvlm_ray.units import duration
 
 MAX_RUNNING_ROWS = 12
 
 
 class Progress(Callback):
-    """Tune callback: jobs done, running, failed, and the time left.
+    """Tune callback: jobs done, running and how far, failed, and the time left.
 
     The time left is that of the simulated schedule, scaled by how long finished jobs took against what was
     expected of them.
     """
 
-    def __init__(self, jobs: list[Job], label: Callable[[str], str], makespan_seconds: float, num_done_before: int):
+    def __init__(
+        self,
+        jobs: list[Job],
+        label: Callable[[str], str],
+        stage: Callable[[str], Stage | None],
+        makespan_seconds: float,
+        num_done_before: int,
+    ):
         self._jobs = {job.job_id: job for job in jobs}
-        self._label = label
+        self._label, self._stage = label, stage
         self._makespan = makespan_seconds
         self._num_before = num_done_before
         self._started: dict[str, float] = {}
@@ -108,5 +116,8 @@ class Progress(Callback):
         rows = Table.grid(padding=(0, 2))
         now = time.monotonic()
         for job_id, start in list(self._started.items())[:MAX_RUNNING_ROWS]:
-            rows.add_row("  ", self._label(job_id), Text(duration(now - start), style="dim"))
+            stage = self._stage(job_id)
+            rows.add_row(
+                "  ", self._label(job_id), Text(duration(now - start), style="dim"), stage.text if stage else ""
+            )
         return Group(head, rows)

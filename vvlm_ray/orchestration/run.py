@@ -19,10 +19,11 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.orchestration.refinement import Refinement
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.plan import make_plan
+from vvlm_ray.study.plan import make_plan, projector_run
 from vvlm_ray.study.records import FAILED, collect, failed_record, read_record, write_record
 from vvlm_ray.study.refine import all_trials
 from vvlm_ray.study.schedule import Job, Queue
+from vvlm_ray.study.stages import Stage, read_stage
 
 # Ray's own defaults suit a cluster; on one machine polling faster and serving no metrics saves seconds a trial.
 LOCAL_ENVIRONMENT = {
@@ -148,6 +149,12 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
     def label(job_id: str) -> str:
         return trials[job_id].label if job_id in trials else f"make {job_id}"
 
+    def stage(job_id: str) -> Stage | None:
+        if job_id in trials:
+            return read_stage(folder.trial(job_id))
+        backbone = job_id.removeprefix("projector-")
+        return read_stage(projector_run(study, folder, backbone)) if backbone != job_id else None
+
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C stops at once; the records are the state
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -155,7 +162,7 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
     scratch = folder.root / "tune"
     shutil.rmtree(scratch, ignore_errors=True)
     max_added = study.refinement.max_trials + study.refinement.uncertain_trials if study.refinement else 0
-    with Progress(plan.jobs, label, plan.makespan_seconds, len(plan.finished)) as progress:
+    with Progress(plan.jobs, label, stage, plan.makespan_seconds, len(plan.finished)) as progress:
         refinement.on_added = progress.add
         tune.Tuner(
             tune.with_resources(

@@ -3,18 +3,24 @@
 The model stays where it is between finetuning and evaluation, so nothing is loaded or started twice.
 """
 
+from __future__ import annotations
+
 import time
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vvlm_ray.orchestration.tracking import track
 from vvlm_ray.study.config import Source, Study
 from vvlm_ray.study.folder import StudyFolder, open_study
-from vvlm_ray.study.plan import projector_file
+from vvlm_ray.study.plan import projector_file, projector_run
 from vvlm_ray.study.records import finished_record, write_record
+from vvlm_ray.study.stages import StageWriter
 from vvlm_ray.study.trials import Trial, needs_stage1, projector_id
+
+if TYPE_CHECKING:
+    from vvlm_ray.training.results import StepReport
 
 VERSIONS = ("vvlm-ray", "torch", "transformers", "ray", "lmms-eval")
 
@@ -41,13 +47,20 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
     dataset, collator = load.dataset(tokenizer, preprocessor, study.data.sources)
     settings = load.finetune_settings()
 
-    with track(folder, study, trial, is_writer=context.get_world_rank() == 0) as log:
+    is_writer = context.get_world_rank() == 0
+    stage = StageWriter(folder.trial(trial.trial_id), is_writer)
+    with track(folder, study, trial, is_writer=is_writer) as log:
+
+        def on_step(step: StepReport) -> None:
+            stage("finetuning", step.step, step.num_steps)
+            log({f"train/{k}": v for k, v in asdict(step).items()})
+
         trained = finetune(
             model,
             dataset,
             collator,
             settings,
-            on_step=lambda step: log({f"train/{k}": v for k, v in asdict(step).items()}),
+            on_step=on_step,
             save_checkpoint=_save_checkpoint,
             resume_from=_resume_from(),
         )
@@ -63,8 +76,9 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
             limit=study.evaluation.limit,
             task_folders=load.local_tasks(),
             max_unreadable_share=study.evaluation.max_unreadable_share,
+            on_batch=lambda task, done, total: stage(f"evaluating {task}", done, total),
         )
-        if context.get_world_rank() != 0:
+        if not is_writer:
             return
         record = finished_record(
             trial,
@@ -87,6 +101,7 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
         )
         log({f"eval/{task}": score for task, score in result.scores.items()} | {"eval/avg": record["avg"]})
         write_record(folder, record)
+        stage.end()
 
 
 def pretrain_projector(config: dict[str, Any]) -> None:
@@ -120,11 +135,13 @@ def pretrain_projector(config: dict[str, Any]) -> None:
     dataset, collator = load.dataset(
         tokenizer, preprocessor, {"images": Source(path=stage1.path, video_root=stage1.image_root)}
     )
+    stage = StageWriter(projector_run(study, folder, backbone), context.get_world_rank() == 0)
     finetune(
         model,
         dataset,
         collator,
         load.stage1_settings(),
+        on_step=lambda step: stage("pretraining", step.step, step.num_steps),
         save_checkpoint=_save_checkpoint,
         resume_from=_resume_from(),
     )
@@ -134,6 +151,7 @@ def pretrain_projector(config: dict[str, Any]) -> None:
         temporary = target.with_name(f".{target.name}")
         model.save_projector(temporary)
         temporary.replace(target)
+        stage.end()
 
 
 class _Loader:

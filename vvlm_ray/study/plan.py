@@ -232,7 +232,7 @@ class _Sizing:
                 lambda slots, gpu: e.stage1_seconds(name, slots, gpu),
                 lambda size: e.stage1_memory(name, size),
                 self.whole * PROJECTOR_SHARE,
-                projector_file(self.study, e.folder, name).with_suffix(""),
+                projector_run(self.study, e.folder, name),
             )
         )
 
@@ -331,6 +331,11 @@ def projector_job(backbone: str | None) -> str:
 def projector_file(study: Study, folder: StudyFolder, backbone: str) -> Path:
     """Where stage 1 leaves a backbone's projector; the name says what it was trained with."""
     return folder.assets / "projectors" / f"{projector_id(study, backbone)}.safetensors"
+
+
+def projector_run(study: Study, folder: StudyFolder, backbone: str) -> Path:
+    """Where the training job of a backbone's projector keeps its checkpoints."""
+    return projector_file(study, folder, backbone).with_suffix("")
 
 
 def trial_job(
