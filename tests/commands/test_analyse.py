@@ -89,6 +89,12 @@ def test_elasticity_json(records):
     assert all(set(value) == {"mean", "low", "high"} for value in found["elasticity"].values())
 
 
+def test_what_the_bands_leave_out_is_said(records):
+    options = [str(records), "--budgets", "5", "--num-examples", "500000", "--resamples", "4", *FAST]
+    notes = CliRunner().invoke(analyse.frontier, options).stderr
+    assert "in cross-validation the law misses runs that it has not seen by 0." in notes
+
+
 def test_compare_with_ablations(records):
     arguments = [records, "--resamples", 3, "--starts", 20, "--tflops", 5, "--ablations", "--json", "--form", "add"]
     found = json.loads(run("compare", *arguments))
@@ -107,6 +113,7 @@ def test_recommend_in_a_sentence_and_in_json(records):
     assert "90 % band" in sentence
     found = json.loads(run("recommend", *options, "--json"))
     assert found["cost_tflops"] <= 10 and 0 <= found["agreement"] <= 1
+    assert 0.2 < found["cross_validated_rmse"] < 1.5  # the noise is 0.3
 
 
 @pytest.mark.parametrize(("command", "arguments", "message"), [

@@ -11,6 +11,7 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.units import si
 
 TERA = 1e12
+NUM_RESAMPLES_OF_FOLDS = 20  # in a cross-validation that only accompanies an answer
 
 
 def reads_records(command):
@@ -176,7 +177,7 @@ def frontier(*, as_json, resamples, num_examples, budgets, ray_address, **option
             points.append(point | {"extrapolates": bool(line.extrapolates[b])})
         _print_json({"points": points})
         return
-    _print_frontier(line, notes + bag.fit.warnings)
+    _print_frontier(line, notes + bag.fit.warnings + _misfit(_missed_by(runs, bag.fit.settings)))
 
 
 @click.command(cls=Command)
@@ -236,7 +237,7 @@ def recommend(*, as_json, resamples, tflops, num_examples, ray_address, **option
     num_examples = _data_size(runs, num_examples)
     bag = _bag(runs, _settings(options), resamples, ray_address)
     answer = find(bag, tflops * TERA, num_examples, grid=grid, cost=cost)
-    line = answer.line
+    line, missed = answer.line, _missed_by(runs, bag.fit.settings)
     if as_json:
         _print_json(
             {
@@ -252,11 +253,12 @@ def recommend(*, as_json, resamples, tflops, num_examples, ray_address, **option
                 "reasons": list(line.reasons[0]),
                 "alternatives": [_alternative(other) for other in answer.alternatives],
                 "cheapest_within_noise": _alternative(answer.cheapest) if answer.cheapest else None,
+                "cross_validated_rmse": missed,
             }
         )
         return
     click.echo(recommendation_sentence(answer, tflops, num_examples))
-    _print_notes(notes)
+    _print_notes(notes + _misfit(missed))
 
 
 def recommendation_sentence(answer, tflops: float, num_examples: float | None) -> str:
@@ -285,6 +287,27 @@ def recommendation_sentence(answer, tflops: float, num_examples: float | None) -
         doubts = words.listed(words.label_reason(reason) for reason in line.reasons[0])
         text += f" This extrapolates ({doubts}): finetune and measure it before you trust it."
     return text
+
+
+def _missed_by(runs, settings) -> float | None:
+    """Root mean square error, in points, of predictions for runs left out; None where the runs are too few for it."""
+    from vvlm_ray.scaling.validation import cross_validate
+
+    try:
+        scores = cross_validate(runs, settings, resamples=NUM_RESAMPLES_OF_FOLDS, seed=settings.seed)
+    except UserError:
+        return None
+    return math.sqrt(scores.mse)
+
+
+def _misfit(missed: float | None) -> list[str]:
+    """What the bands do not say: they come from resampling the runs, and take the law for granted."""
+    if missed is None:
+        return ["the runs are too few for cross-validation, so nothing is known of the law's own error"]
+    return [
+        f"in cross-validation the law misses runs that it has not seen by {missed:.2f} points (root mean square); "
+        "the bands are of its coefficients only, and take the law itself for granted"
+    ]
 
 
 def _alternative(other) -> dict:
