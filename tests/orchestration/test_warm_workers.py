@@ -14,6 +14,7 @@ from vvlm_ray.orchestration.warm_workers import nursery
 @pytest.mark.timeout(150)
 def test_workers_are_forked_warm_and_survive_the_loss_of_the_nursery():
     import ray
+    from ray._raylet import NodeID
 
     with nursery() as warm:
         python = sys.executable
@@ -27,11 +28,13 @@ def test_workers_are_forked_warm_and_survive_the_loss_of_the_nursery():
             @ray.remote(num_cpus=0)
             class Worker:
                 def __init__(self):
-                    self.warm = "lmms_eval.evaluator" in sys.modules
+                    self.warm = {"lmms_eval.evaluator", "ray.train", "vvlm_ray.training.loop"} <= set(sys.modules)
+                    self.drawn = NodeID.from_random().hex()
 
                 def tell(self):
                     return {
                         "warm": self.warm,
+                        "drawn": self.drawn,
                         "parent": os.getppid(),
                         "group": os.getpgid(0),
                         "pid": os.getpid(),
@@ -46,6 +49,7 @@ def test_workers_are_forked_warm_and_survive_the_loss_of_the_nursery():
             told = ray.get(special.tell.remote(), timeout=60)
             assert told["warm"]
             assert told["variable"] == "set"
+            assert told["drawn"] != plain["drawn"]  # of ray's own generator, on which placement groups are named
 
             os.kill(warm.process.pid, signal.SIGKILL)
             warm.process.wait()

@@ -1,26 +1,15 @@
 """Warm workers: on one machine, Ray's worker processes are forked from a process that has imported torch already.
 
 A trial is five short-lived Ray processes (Train's controller, its helpers, and the worker), each of which would
-import torch and more: 14 CPU-seconds for a trial that does nothing. Here a *nursery* process imports the heavy
-packages once. While Ray starts, `sys.executable` is a client of a few lines: for a worker it hands its arguments,
-environment and standard streams to the nursery over a private Unix socket and stays until the forked worker ends;
-for anything else it becomes the ordinary interpreter. Only for a Ray that `vvlm-ray run` starts on this machine; on
-a cluster trials last hours and start in the ordinary way.
-
-Two things must not be imported before the fork: ray (its connection to the control store does not survive one)
-and decord (loaded before ray, it breaks ray's asynchronous actors).
+import torch, ray and more: 14 CPU-seconds for a trial that does nothing. Here a *nursery* (`nursery.py`) imports the
+heavy packages once. While Ray starts, `sys.executable` is a client of a few lines: for a worker it hands its
+arguments, environment and standard streams to the nursery over a private Unix socket and stays until the forked
+worker ends; for anything else it becomes the ordinary interpreter. Only for a Ray that `vvlm-ray run` starts on this
+machine; on a cluster trials last hours and start in the ordinary way.
 """
 
-import array
 import contextlib
-import gc
-import importlib
-import json
 import os
-import runpy
-import select
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,21 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PRELOAD = (
-    "torch",
-    "torch.distributed",
-    "torch.utils.data",
-    "pandas",
-    "pyarrow.fs",
-    "pyarrow.parquet",
-    "requests",
-    "jsonschema",
-    "wandb",
-    "accelerate",
-    "transformers.models.siglip.modeling_siglip",
-    "transformers.models.llama.modeling_llama",
-    "lmms_eval.evaluator",
-)
+from vvlm_ray.orchestration import nursery as nursery_module
+
 # What Ray starts in the interpreter's place. With -I -S it costs milliseconds. For what is not a plain worker, and
 # without a nursery, it becomes the interpreter that Ray meant: slower, not broken.
 CLIENT = """#!{python} -IS
@@ -112,7 +88,7 @@ def nursery() -> Iterator[Nursery]:
         client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
         client.chmod(0o700)
         process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, str(address)],
+            [sys.executable, "-m", nursery_module.__name__, str(address)],
             stdin=subprocess.PIPE,  # its end tells the nursery to stop
             stdout=subprocess.PIPE,
             env={**os.environ, **ONE_THREAD},
@@ -127,70 +103,3 @@ def nursery() -> Iterator[Nursery]:
 
 # Math libraries start their threads when imported, and threads do not survive a fork.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-def serve(address: str) -> None:
-    """Listen first, import then (early clients wait), and fork a worker for every request until stdin closes."""
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(address)
-    server.listen(128)
-    for module in PRELOAD:
-        importlib.import_module(module)
-    forbidden = {"ray", "decord"} & set(sys.modules)
-    if forbidden:
-        raise RuntimeError(f"{forbidden} must not be imported before the fork; some package in PRELOAD now does")
-    gc.collect()
-    gc.freeze()  # else every worker's collector writes to, and so copies, the pages that all of them share
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
-    os.write(1, b"ready\n")
-    while True:
-        readable, _, _ = select.select([server, sys.stdin], [], [])
-        if sys.stdin in readable:
-            return
-        connection, _ = server.accept()
-        request, streams = _receive(connection)
-        if os.fork() == 0:
-            server.close()
-            _become_worker(request, streams)  # keeps `connection` open, by whose end the client sees this one end
-        for stream in streams:
-            os.close(stream)
-        connection.close()
-
-
-def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
-    streams = array.array("i")
-    data, ancillary, _, _ = connection.recvmsg(1 << 20, socket.CMSG_LEN(3 * streams.itemsize))
-    for _level, _kind, payload in ancillary:
-        streams.frombytes(payload)
-    while not data.endswith(b"\0"):
-        data += connection.recv(1 << 20)
-    return json.loads(data[:-1]), list(streams)
-
-
-def _become_worker(request: dict, streams: list[int]) -> None:
-    os.setsid()  # Ray ends a worker together with its process group, which must not be the nursery's
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
-    os.environ.clear()
-    os.environ.update(request["env"])
-    os.chdir(request["cwd"])
-    sys.argv = request["argv"]
-    sys.path[0] = os.path.dirname(sys.argv[0])
-    code = 1
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])
