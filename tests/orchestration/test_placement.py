@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from vvlm_ray.orchestration.placement import Machines, alive_nodes, scaling_config
-from vvlm_ray.orchestration.searcher import StudySearcher
+from vvlm_ray.orchestration.placement import Machines, alive_nodes, failure_config, never_started, scaling_config
+from vvlm_ray.orchestration.searcher import NOT_STARTED_KEY, StudySearcher
 from vvlm_ray.study.config import Resources
 from vvlm_ray.study.hardware import GPUS
 from vvlm_ray.study.schedule import Choice, Job, Node, Placement, Queue, simulate
@@ -37,24 +37,34 @@ def of_kind(job_id, seconds, slots, kind):
     return Job(job_id, seconds, slots, choices=(Choice(slots, seconds, kind),))
 
 
-def reserve(config):
-    """The placement group that Ray Train makes of a job's ScalingConfig: the ids of the nodes it got."""
-    from ray.util.placement_group import placement_group, placement_group_table
+@pytest.fixture
+def hold(mixed_cluster):
+    """Reserves bundles until the test ends: the ids of the nodes they got."""
+    from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
+    groups = []
+
+    def hold(bundles, **options):
+        groups.append(placement_group(bundles, **options))
+        assert groups[-1].wait(20), f"no room for {bundles}"
+        return set(placement_group_table(groups[-1])["bundles_to_node_id"].values())
+
+    yield hold
+    for group in groups:
+        remove_placement_group(group)
+
+
+def as_train_does(config):
+    """The bundles and options of the placement group that Ray Train makes of a job's ScalingConfig."""
     scaling = scaling_config(Resources(gpus_per_worker=1, cpus_per_worker=1), config)
     workers = [b for b in scaling.as_placement_group_factory().bundles if b.get("GPU")]
-    group = placement_group(
-        workers,
-        strategy=scaling.placement_strategy,
-        bundle_label_selector=[scaling.label_selector] * len(workers) if scaling.label_selector else None,
-    )
     assert len(workers) == config["slots"]
-    assert group.wait(20), f"{config['job_id']} found no room"
-    return set(placement_group_table(group)["bundles_to_node_id"].values())
+    selectors = [scaling.label_selector] * len(workers) if scaling.label_selector else None
+    return workers, {"strategy": scaling.placement_strategy, "bundle_label_selector": selectors}
 
 
 @pytest.mark.timeout(120)
-def test_jobs_get_the_type_and_the_machines_that_the_queue_says(mixed_cluster):
+def test_jobs_get_the_type_and_the_machines_that_the_queue_says(hold):
     # Two narrow jobs share a machine, so that the wide gang finds the other one whole; Ray alone would part them.
     jobs = [
         of_kind("half", 30.0, 2, "A100-80GB"),
@@ -65,7 +75,8 @@ def test_jobs_get_the_type_and_the_machines_that_the_queue_says(mixed_cluster):
     searcher = StudySearcher(Queue(jobs, NODES), Machines(NODES, GPUS_USED, alive_nodes), 0, print)
     got = {}
     while config := searcher.suggest(str(len(got))):
-        got[config["job_id"]] = reserve(config)  # all four hold their GPUs at once
+        bundles, options = as_train_does(config)
+        got[config["job_id"]] = hold(bundles, **options)  # all four hold their GPUs at once
     planned = {s.job.job_id: set(s.placement.nodes) for s in simulate(jobs, NODES)}
     assert list(got) == list(planned)
     assert all(len(nodes) == 1 for nodes in got.values())
@@ -74,6 +85,31 @@ def test_jobs_get_the_type_and_the_machines_that_the_queue_says(mixed_cluster):
         assert (got[one.job_id] == got[other.job_id]) == together
     (small,) = got["small"]
     assert "accelerator_type:L40S" in alive_nodes()[small]
+
+
+@pytest.mark.timeout(120)
+def test_a_job_tied_to_a_machine_without_room_is_put_back(hold, tmp_path, monkeypatch):
+    from ray.train import RunConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    from ray.train.v2.api.exceptions import ControllerError
+
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0.5")
+    jobs = [of_kind("only", 30.0, 2, "L40S")]
+    searcher = StudySearcher(Queue(jobs, NODES), Machines(NODES, GPUS_USED, alive_nodes), 0, print)
+    config = searcher.suggest("first")
+    hold([{"GPU": 1, "accelerator_type:L40S": 0.1}])  # somebody else's
+    scaling = scaling_config(Resources(gpus_per_worker=1, cpus_per_worker=1), config)
+    run = RunConfig(name="only", storage_path=str(tmp_path), failure_config=failure_config(config))
+    with pytest.raises(ControllerError) as caught:
+        DataParallelTrainer(print, scaling_config=scaling, run_config=run).fit()
+    assert never_started(caught.value)
+    assert not never_started(RuntimeError("anything else"))
+
+    searcher.on_trial_complete("first", {NOT_STARTED_KEY: True})
+    again = searcher.suggest("second")
+    assert again == config  # the same attempt: nothing was wrong with the job
+    searcher.on_trial_complete("second", {"seconds": 1.0})
+    assert searcher.suggest("third") == StudySearcher.FINISHED
 
 
 def test_each_planned_machine_is_one_ray_node_of_its_type_and_size():

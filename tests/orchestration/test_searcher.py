@@ -61,7 +61,7 @@ def run(tmp_path, jobs, num_slots, failing=None, max_retries=1):
     driver = make_driver(log, {j.job_id: j.seconds for j in jobs}, failing or {})
     tune.Tuner(
         tune.with_resources(driver, DRIVER_RESOURCES),
-        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=2 * len(jobs), reuse_actors=True),
+        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
         run_config=tune.RunConfig(name="test", storage_path=str(tmp_path / "tune"), verbose=0),
     ).fit()
     return sorted((json.loads(f.read_text()) for f in log.iterdir()), key=lambda r: r["start"]), failed

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vvlm_ray.orchestration.placement import failure_config, scaling_config
-from vvlm_ray.orchestration.searcher import FAILURE_KEY
+from vvlm_ray.orchestration.placement import failure_config, never_started, scaling_config
+from vvlm_ray.orchestration.searcher import FAILURE_KEY, NOT_STARTED_KEY
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study, write_json
 from vvlm_ray.study.plan import WORKERS_NOTE, projector_file, projector_run
@@ -41,7 +41,8 @@ def drive(config: dict[str, Any], *, study_root: str, sweep_file: str, trials: d
         else:
             _make(folder, study, config["kind"], config["job_id"])
     except Exception as err:  # whatever it is, the other trials go on and the searcher decides about this one
-        tune.report({FAILURE_KEY: _reason(err), "seconds": time.monotonic() - start})
+        outcome = {NOT_STARTED_KEY: True} if never_started(err) else {FAILURE_KEY: _reason(err)}
+        tune.report(outcome | {"seconds": time.monotonic() - start})
         return
     tune.report({"seconds": time.monotonic() - start})
 

@@ -12,8 +12,8 @@ from vvlm_ray.study.hardware import Gpu
 from vvlm_ray.study.schedule import POOL, Node, Placement
 
 NODE_ID_LABEL = "ray.io/node-id"
-# A job tied to a machine that dies before its workers start would wait for it for ever: so many minutes, and it fails
-# and is placed anew. Other jobs wait as long as it takes, since their machines may still have to be started.
+# A job tied to a machine that dies before its workers start would wait for it for ever: after so many minutes it is put
+# back and placed anew. Other jobs wait as long as it takes, since their machines may still have to be started.
 START_TIMEOUTS = 5
 
 
@@ -91,7 +91,13 @@ def scaling_config(resources: Resources, config: Mapping[str, Any]):
 
 
 def failure_config(config: Mapping[str, Any]):
-    """No retries within Train (the searcher decides about them), and an end to waiting for a machine that has died."""
+    """No retries within Train (the searcher decides about them), and an end to waiting for a certain machine."""
     from ray.train import FailureConfig
 
     return FailureConfig(max_failures=0, controller_failure_limit=START_TIMEOUTS - 1 if config["node_ids"] else -1)
+
+
+def never_started(error: Exception) -> bool:
+    """Whether a Train job ended because its workers found no room, so that nothing is wrong with the job."""
+    cause = getattr(error, "controller_failure", None)
+    return type(cause).__name__ == "WorkerGroupStartupTimeoutError"  # ray keeps it in a private module

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vvlm_ray.orchestration.searcher import FAILURE_KEY
+from vvlm_ray.orchestration.searcher import FAILURE_KEY, NOT_STARTED_KEY
 from vvlm_ray.study.schedule import Job
 from vvlm_ray.study.stages import Stage
 from vvlm_ray.units import duration
@@ -67,7 +67,8 @@ class Progress(Callback):
         self._started[trial.config["job_id"]] = time.monotonic()
 
     def on_trial_complete(self, iteration, trials, trial, **info) -> None:
-        failure = (trial.last_result or {}).get(FAILURE_KEY)
+        result = trial.last_result or {}
+        failure = "found no room, waits again" if result.get(NOT_STARTED_KEY) else result.get(FAILURE_KEY)
         self._end(trial.config["job_id"], failure)
 
     def on_trial_error(self, iteration, trials, trial, **info) -> None:

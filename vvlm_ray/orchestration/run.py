@@ -162,7 +162,6 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     scratch = folder.root / "tune"
     shutil.rmtree(scratch, ignore_errors=True)
-    max_added = study.refinement.max_trials + study.refinement.uncertain_trials if study.refinement else 0
     with Progress(plan.jobs, label, stage, plan.makespan_seconds, len(plan.finished)) as progress:
         refinement.on_added = progress.add
         tune.Tuner(
@@ -183,7 +182,7 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
                     on_failed,
                     refinement.further_jobs,
                 ),
-                num_samples=(len(plan.jobs) + max_added) * (study.resources.max_retries + 1),
+                num_samples=-1,  # the searcher says when it is finished
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

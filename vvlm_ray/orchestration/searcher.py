@@ -14,6 +14,7 @@ from vvlm_ray.study.schedule import Job, Queue
 
 # A driver reports this key when its job failed, so that the searcher learns the reason and Tune goes on.
 FAILURE_KEY = "failure"
+NOT_STARTED_KEY = "not_started"  # reported instead when its workers found no room: the job goes back, uncounted
 
 
 class StudySearcher(Searcher):
@@ -63,6 +64,10 @@ class StudySearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         job = self._jobs.pop(trial_id, None)
         if job is None:
+            return
+        if (result or {}).get(NOT_STARTED_KEY):
+            self._attempts[job.job_id] -= 1
+            self._queue.retry(job.job_id)
             return
         reason = (result or {}).get(FAILURE_KEY) or ("its driver process ended" if error else None)
         if reason is not None and self._attempts[job.job_id] <= self._max_retries:
