@@ -98,7 +98,11 @@ def nursery() -> Iterator[Nursery]:
             yield Nursery(process, str(client))
         finally:
             process.stdin.close()
-            process.wait(timeout=10)
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:  # it looks at its input only after its imports
+                process.kill()
+                process.wait()
 
 
 # Math libraries start their threads when imported, and threads do not survive a fork.
