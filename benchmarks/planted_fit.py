@@ -1,6 +1,6 @@
 """Planted truth over the paper's 88 runs: regret of the frontier, coverage of its bands; surfaces that fit and do not.
 
-    python benchmarks/planted_fit.py --surfaces 20
+    python benchmarks/planted_fit.py
 
 Noise 0.4 points; frontier at n = 2M over 2 to 30 TFLOPs (the swept budgets); bag of 100 resamples x 500 starts.
 """
@@ -33,7 +33,7 @@ def paper_design() -> Runs:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--surfaces", type=int, default=20)
+    parser.add_argument("--surfaces", type=int, default=80)
     parser.add_argument("--resamples", type=int, default=100)
     parser.add_argument("--noise", type=float, default=0.4)
     parser.add_argument("--num-examples", type=float, default=2e6)
