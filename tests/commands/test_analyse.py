@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from vvlm_ray.commands import analyse
+from vvlm_ray.commands.analysis_options import parse_levels
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.scaling.simulation import observe, plant
@@ -138,8 +139,8 @@ def test_bad_input_is_one_line_and_exit_code_2(records, command, arguments, mess
 
 
 def test_levels():
-    assert analyse.parse_levels("1..4,8", "").tolist() == [1, 2, 3, 4, 8]
-    assert analyse.parse_levels("1^2..4^2", "").tolist() == [1, 4, 9, 16]
-    assert analyse.parse_levels("1.5e9,5^2", "").tolist() == [25, 1.5e9]
+    assert parse_levels("1..4,8", "").tolist() == [1, 2, 3, 4, 8]
+    assert parse_levels("1^2..4^2", "").tolist() == [1, 4, 9, 16]
+    assert parse_levels("1.5e9,5^2", "").tolist() == [25, 1.5e9]
     with pytest.raises(UserError):
-        analyse.parse_levels("0,1", "x=0,1")
+        parse_levels("0,1", "x=0,1")
