@@ -162,9 +162,11 @@ def _columns(study: "Study", points: Sequence["Point"]) -> tuple[dict[str, Any],
 
 
 def _training_flops_of(study: "Study", cost: Callable[..., Any]) -> Callable[[Sequence["Point"]], float]:
+    from vvlm_ray.scaling.cost import training_flops
+
     def spend(points: Sequence["Point"]) -> float:
         x, n = _columns(study, points)
-        return float((3 * cost(**x) * n).sum() * study.finetune.epochs)
+        return float(training_flops(cost(**x), n, study.finetune.epochs).sum())
 
     return spend
 

@@ -43,7 +43,7 @@ def run(sweep: Path, storage: Path, address: str | None, slots: float | None, dr
 @click.command(cls=Command)
 @storage_option
 def quickstart(storage: Path) -> None:
-    """The whole pipeline, small and real, on this machine: about 30 finetuning runs and the frontier they give."""
+    """The whole pipeline, small and real, on this machine: 42 finetuning runs and the frontier they give."""
     run_and_answer(Path(__file__).parents[2] / "sweeps" / "quickstart.yaml", storage, None, None)
 
 

@@ -13,7 +13,7 @@ from vvlm_ray.orchestration.placement import failure_config, never_started, scal
 from vvlm_ray.orchestration.searcher import FAILURE_KEY, NOT_STARTED_KEY
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study, write_json
-from vvlm_ray.study.plan import WORKERS_NOTE, projector_file, projector_run
+from vvlm_ray.study.plan import WORKERS_NOTE, backbone_of_projector, projector_file, projector_run
 from vvlm_ray.study.records import is_finished
 from vvlm_ray.study.refine import all_trials
 from vvlm_ray.study.stages import forget_stage
@@ -37,7 +37,7 @@ def drive(config: dict[str, Any], *, study_root: str, sweep_file: str, trials: d
             trial = trials.get(config["job_id"]) or _added_trial(folder, study, config["job_id"])
             _train(folder, study, Trial(**trial), sweep_file, config)
         elif config["kind"] == "projector":
-            _pretrain(folder, study, config["job_id"].removeprefix("projector-"), sweep_file, config)
+            _pretrain(folder, study, backbone_of_projector(config["job_id"]), sweep_file, config)
         else:
             _make(folder, study, config["kind"], config["job_id"])
     except Exception as err:  # whatever it is, the other trials go on and the searcher decides about this one

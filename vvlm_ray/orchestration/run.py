@@ -19,7 +19,7 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.orchestration.refinement import Refinement
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.plan import make_plan, projector_run
+from vvlm_ray.study.plan import backbone_of_projector, make_plan, projector_run
 from vvlm_ray.study.records import FAILED, collect, failed_record, read_record, write_record
 from vvlm_ray.study.refine import all_trials
 from vvlm_ray.study.schedule import Job, Queue
@@ -140,7 +140,7 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
             f"a trial needs {plan.num_slots:g} GPUs or CPUs at once and Ray has {num_slots:g}; "
             "lower resources.workers or use a larger cluster"
         )
-    trials = {t.trial_id: t for t in plan.trials}
+    trials, jobs = {t.trial_id: t for t in plan.trials}, {job.job_id: job for job in plan.jobs}
     refinement = Refinement(study, folder, sweep_file, num_slots, trials)
 
     def on_failed(job: Job, reason: str, attempts: int) -> None:
@@ -153,8 +153,8 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
     def stage(job_id: str) -> Stage | None:
         if job_id in trials:
             return read_stage(folder.trial(job_id))
-        backbone = job_id.removeprefix("projector-")
-        return read_stage(projector_run(study, folder, backbone)) if backbone != job_id else None
+        is_projector = jobs[job_id].kind == "projector"
+        return read_stage(projector_run(study, folder, backbone_of_projector(job_id))) if is_projector else None
 
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C stops at once; the records are the state
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")

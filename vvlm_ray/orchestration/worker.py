@@ -227,7 +227,7 @@ class _Loader:
     def finetune_settings(self) -> Any:
         from vvlm_ray.training.settings import FinetuneSettings
 
-        f, r = self.study.finetune, self.study.resources
+        f = self.study.finetune
         return FinetuneSettings(
             batch_size=f.batch_size,
             lr=self.backbone.lr or f.lr,
@@ -236,19 +236,13 @@ class _Loader:
             warmup_fraction=f.warmup_fraction,
             epochs=f.epochs,
             precision=f.precision,
-            micro_batch_size=r.micro_batch_size,
-            gradient_checkpointing=r.gradient_checkpointing,
-            sharding=r.sharding,
-            num_loader_workers=r.num_loader_workers,
-            checkpoint_every_seconds=r.checkpoint_every_seconds,
-            max_unreadable_share=self.study.data.max_unreadable_share,
-            seed=self.trial.seed,
+            **self._how_it_runs(),
         )
 
     def stage1_settings(self) -> Any:
         from vvlm_ray.training.settings import FinetuneSettings
 
-        s, r = self.study.stage1, self.study.resources
+        s = self.study.stage1
         return FinetuneSettings(
             batch_size=s.batch_size,
             lr=s.lr,
@@ -256,15 +250,22 @@ class _Loader:
             warmup_fraction=s.warmup_fraction,
             epochs=s.epochs,
             precision=s.precision,
-            micro_batch_size=r.micro_batch_size,
-            gradient_checkpointing=r.gradient_checkpointing,
-            sharding=r.sharding,
-            num_loader_workers=r.num_loader_workers,
-            checkpoint_every_seconds=r.checkpoint_every_seconds,
-            max_unreadable_share=self.study.data.max_unreadable_share,
-            seed=self.trial.seed,
             trainable="projector",
+            **self._how_it_runs(),
         )
+
+    def _how_it_runs(self) -> dict[str, Any]:
+        """The settings that finetuning and stage 1 share."""
+        r = self.study.resources
+        return {
+            "micro_batch_size": r.micro_batch_size,
+            "gradient_checkpointing": r.gradient_checkpointing,
+            "sharding": r.sharding,
+            "num_loader_workers": r.num_loader_workers,
+            "checkpoint_every_seconds": r.checkpoint_every_seconds,
+            "max_unreadable_share": self.study.data.max_unreadable_share,
+            "seed": self.trial.seed,
+        }
 
     def local_tasks(self) -> list[Path]:
         """The folders of the study's own lmms-eval tasks, written below the trial so that no two trials share one."""

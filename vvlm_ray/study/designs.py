@@ -97,7 +97,7 @@ def generate_isoflop(
         for level in np.unique(candidates[per]):
             mine = {name: values[candidates[per] == level] for name, values in candidates.items()}
             chosen = well_spaced([values for name, values in mine.items() if name != per], generate.points)
-            curves[budget] += [{name: _plain(values[i]) for name, values in mine.items()} for i in chosen]
+            curves[budget] += [{name: plain_number(values[i]) for name, values in mine.items()} for i in chosen]
     return curves
 
 
@@ -151,6 +151,6 @@ def well_spaced(columns: Sequence[np.ndarray], count: int) -> list[int]:
     return sorted(chosen)
 
 
-def _plain(value: float) -> float:
+def plain_number(value: float) -> float:
     """A whole number as int, so that sweep files and ids read as people write them."""
     return int(value) if float(value).is_integer() else float(value)

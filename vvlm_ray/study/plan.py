@@ -16,7 +16,7 @@ from vvlm_ray.study.refine import all_trials
 from vvlm_ray.study.schedule import POOL, Choice, Job, Node, Start, improve_order, lower_bound, simulate
 from vvlm_ray.study.trials import Trial, needs_stage1, projector_id
 
-BENCHMARK_JOB = "benchmark"
+BENCHMARK_JOB, PROJECTOR_JOB = "benchmark", "projector-"  # the latter before the name of a backbone
 WORKERS_NOTE = "workers.json"  # in a job's folder: how many workers it was started with
 BASE_TRAINING_SECONDS = {"small": 25.0, "medium": 38.0, "large": 80.0}  # one CPU core
 BENCHMARK_SECONDS = 8.0
@@ -59,10 +59,6 @@ def trial_slots(study: Study) -> float:
     r = study.resources
     workers = 1 if r.workers == "auto" else r.workers
     return workers * (r.gpus_per_worker or r.cpus_per_worker)
-
-
-def trial_training_flops(study: Study, trial: Trial) -> float:
-    return _plain_estimator(study).training_flops(trial)
 
 
 def trial_seconds(study: Study, trial: Trial) -> float:
@@ -325,7 +321,12 @@ def remaining_jobs(
 
 
 def projector_job(backbone: str | None) -> str:
-    return f"projector-{backbone}"
+    return f"{PROJECTOR_JOB}{backbone}"
+
+
+def backbone_of_projector(job_id: str) -> str:
+    """The backbone whose projector a job trains: the inverse of `projector_job`."""
+    return job_id.removeprefix(PROJECTOR_JOB)
 
 
 def projector_file(study: Study, folder: StudyFolder, backbone: str) -> Path:
@@ -487,7 +488,7 @@ def plan_totals(study: Study, plan: Plan, rows: list[dict[str, Any]]) -> dict[st
         "finished": len(plan.finished),
         "training_flops": sum(r["training_flops"] for r in rows),
         "text_flops": sum(r["text_flops"] for r in rows),
-        "stage1_flops": sum(estimator.stage1_flops(s.job.job_id.removeprefix("projector-")) for s in projectors),
+        "stage1_flops": sum(estimator.stage1_flops(backbone_of_projector(s.job.job_id)) for s in projectors),
         "visual_tokens": sum(r["visual_tokens"] for r in rows),
         "gpu_hours": sum(r["gpu_hours"] for r in rows) + stage1_hours,
         "stage1_gpu_hours": stage1_hours,

@@ -7,32 +7,22 @@ function of the records alone, and is kept in the study's folder, so that a resu
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 
 from vvlm_ray.errors import UserError
+from vvlm_ray.scaling.cost import training_flops
 from vvlm_ray.scaling.frontier import make_grid, search, sizes_of
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.study.config import Isoflop, Study
 from vvlm_ray.study.design import choices_of
-from vvlm_ray.study.designs import Point, cost_function, distinct_points, isoflop_candidates
+from vvlm_ray.study.designs import Point, cost_function, distinct_points, isoflop_candidates, plain_number
 from vvlm_ray.study.folder import StudyFolder, write_json
 from vvlm_ray.study.trials import Trial, expand, make_trials
 
-SWEEP = "refinement"
+SWEEP, UNCERTAIN = "refinement", "uncertain"
 SMALLEST_STEP = 0.2  # in log x: a proposal nearer to the edge than this would tell nothing new
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One isoFLOP curve: its budget, data size and level of the first factor, and where its best point stands."""
-
-    target_flops: float
-    num_examples: int
-    level: float
-    best: dict[str, float]
-    is_interior: bool
 
 
 def propose(
@@ -53,7 +43,7 @@ def propose(
         return []
     made = [t for t in trials if t.sweep == SWEEP]
     room = settings.max_trials - len(made)
-    flops_left = (settings.max_training_flops or float("inf")) - sum(_training_flops(study, t) for t in made)
+    flops_left = _flops_left(study, trials)
     points: list[Point] = []
     cost, levels = cost_function(study), choices_of(study)
     for members in _curves(study, trials):
@@ -65,31 +55,11 @@ def propose(
         point = _beyond_the_edge(study, members, {t.trial_id: scores[t.trial_id] for t in finished}, levels, cost)
         if point is None:
             continue
-        flops = 3 * float(cost(**point.factors)) * point.num_examples * study.finetune.epochs
+        flops = float(training_flops(cost(**point.factors), point.num_examples, study.finetune.epochs))
         if flops <= flops_left:
             points.append(point)
             flops_left -= flops
     return points
-
-
-def curves(study: Study, scores: Mapping[str, float], trials: Sequence[Trial]) -> list[Curve]:
-    """Where the optimum of each isoFLOP curve with at least two finished points stands."""
-    found = []
-    for members in _curves(study, trials):
-        finished = _in_order(study, [t for t in members if t.trial_id in scores])
-        if len(finished) >= 2:
-            position = int(np.argmax([scores[t.trial_id] for t in finished]))
-            best = finished[position]
-            found.append(
-                Curve(
-                    best.target_flops,
-                    best.num_examples,
-                    best.factors[study.factors[0]],
-                    best.factors,
-                    0 < position < len(finished) - 1,
-                )
-            )
-    return found
 
 
 def propose_uncertain(study: Study, runs: Runs, trials: Sequence[Trial], *, resamples: int = 50) -> list[Point]:
@@ -99,7 +69,7 @@ def propose_uncertain(study: Study, runs: Runs, trials: Sequence[Trial], *, resa
     """
     from vvlm_ray.scaling.bagging import fit_bag
 
-    if study.refinement is None or study.refinement.uncertain_trials <= sum(t.sweep == "uncertain" for t in trials):
+    if study.refinement is None or study.refinement.uncertain_trials <= sum(t.sweep == UNCERTAIN for t in trials):
         return []
     isoflop = [t for t in trials if t.target_flops]
     if not isoflop:
@@ -108,7 +78,7 @@ def propose_uncertain(study: Study, runs: Runs, trials: Sequence[Trial], *, resa
         bag = fit_bag(runs, resamples=resamples, starts=100)
     except UserError:
         return []
-    n = max(t.num_examples for t in isoflop)
+    n, flops_left = max(t.num_examples for t in isoflop), _flops_left(study, trials)
     budgets = np.unique([t.target_flops for t in isoflop])
     grid = make_grid({k: np.array(v) for k, v in choices_of(study).items()}, cost_function(study)).up_to(budgets.max())
     _, by_member = search(bag, grid, budgets, sizes_of(bag, n))
@@ -117,13 +87,14 @@ def propose_uncertain(study: Study, runs: Runs, trials: Sequence[Trial], *, resa
     for budget, wanted in zip(budgets, by_member[0], strict=True):
         positions, counts = np.unique(wanted, return_counts=True)
         for position, count in zip(positions, counts, strict=True):
-            x = {name: _plain(values[position]) for name, values in grid.points.items()}
-            if (*sorted(x.items()), n) not in known:
+            x = {name: plain_number(values[position]) for name, values in grid.points.items()}
+            flops = float(training_flops(grid.cost[position], n, study.finetune.epochs))
+            if flops <= flops_left and (*sorted(x.items()), n) not in known:
                 votes.append((counts.max() / counts.sum(), -count, float(budget), x))
     if not votes:
         return []
     _, _, budget, x = min(votes, key=lambda v: v[:3])
-    return [Point("uncertain", x, n, budget)]
+    return [Point(UNCERTAIN, x, n, budget)]
 
 
 def all_trials(study: Study, folder: StudyFolder) -> list[Trial]:
@@ -153,6 +124,13 @@ def add_points(folder: StudyFolder, points: Sequence[Point]) -> None:
     write_json(folder.root / "refinement.json", [asdict(p) for p in (*read_added(folder), *points)])
 
 
+def _flops_left(study: Study, trials: Iterable[Trial]) -> float:
+    """What `max_training_flops` still allows, after everything that was proposed before."""
+    added = (t for t in trials if t.sweep in {SWEEP, UNCERTAIN})
+    spent = sum(float(training_flops(t.inference_flops, t.num_examples, study.finetune.epochs)) for t in added)
+    return (study.refinement.max_training_flops or float("inf")) - spent
+
+
 def _curves(study: Study, trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials by (budget, n, level of the first factor), those that a star asks for too among them."""
     by_x = {(*sorted(t.factors.items()), t.num_examples): t for t in trials}
@@ -160,7 +138,7 @@ def _curves(study: Study, trials: Sequence[Trial]) -> list[list[Trial]]:
     own = _isoflop_points(study)
     own += [Point(t.sweep, t.factors, t.num_examples, t.target_flops) for t in trials if t.sweep == SWEEP]
     for p in own:
-        trial = by_x.get((*sorted((k, _plain(v)) for k, v in p.factors.items()), p.num_examples))
+        trial = by_x.get((*sorted((k, plain_number(v)) for k, v in p.factors.items()), p.num_examples))
         if trial and p.target_flops:
             key = p.target_flops, p.num_examples, p.factors[study.factors[0]]
             on_curve.setdefault(key, {})[trial.trial_id] = trial
@@ -200,7 +178,7 @@ def _beyond_the_edge(
     except UserError:
         return None  # nothing else costs as much: the curve ends here
     run = {tuple(t.factors[name] for name in study.factors) for t in members}
-    rows = [dict(zip(found, map(_plain, row), strict=True)) for row in zip(*found.values(), strict=True)]
+    rows = [dict(zip(found, map(plain_number, row), strict=True)) for row in zip(*found.values(), strict=True)]
     distance = [outwards * np.log(x[along] / edge.factors[along]) for x in rows]
     beyond = [
         (abs(d - step), i)
@@ -211,11 +189,3 @@ def _beyond_the_edge(
         return None
     x = rows[min(beyond)[1]]
     return Point(SWEEP, {name: x[name] for name in study.factors}, edge.num_examples, target)
-
-
-def _training_flops(study: Study, trial: Trial) -> float:
-    return 3 * trial.inference_flops * trial.num_examples * study.finetune.epochs
-
-
-def _plain(value: float) -> float:
-    return int(value) if float(value).is_integer() else float(value)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vvlm_ray.study.config import FACTORS, Study
-from vvlm_ray.study.designs import Point, cost_function, distinct_points
+from vvlm_ray.study.designs import Point, cost_function, distinct_points, plain_number
 from vvlm_ray.study.identity import identity
 
 MEANING_VERSION = 1  # raised when code changes what the same settings compute, so that old records are not reused
@@ -73,7 +73,7 @@ def make_trials(study: Study, points: list[Point]) -> list[Trial]:
 
 
 def _trial(study: Study, point: Point, cost: float, meanings: "_Meanings") -> Trial:
-    x = {name: int(value) if float(value).is_integer() else value for name, value in point.factors.items()}
+    x = {name: plain_number(value) for name, value in point.factors.items()}
     backbone = study.backbone_of(point.factors["lm_params"]) if study.backbones and "lm_params" in x else None
     return Trial(
         trial_id=identity(meanings.of(backbone) | {"factors": x, "num_examples": point.num_examples}),
