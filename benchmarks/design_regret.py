@@ -17,16 +17,15 @@ import numpy as np
 
 from vvlm_ray.study.battery import make_question, plant_battery
 from vvlm_ray.study.config import load_sweep
-from vvlm_ray.study.design import (
+from vvlm_ray.study.designs import Point, choices_of, cost_function, distinct_points
+from vvlm_ray.study.optimal_design import (
     Candidate,
     battery_for,
-    choices_of,
     judge_candidates,
     judge_one,
     make_candidates,
     runs_of,
 )
-from vvlm_ray.study.designs import Point, cost_function, distinct_points
 
 PAPER = Path(__file__).parents[1] / "sweeps" / "paper.yaml"
 

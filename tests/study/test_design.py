@@ -22,8 +22,8 @@ from vvlm_ray.study.battery import (
     plant_kind,
 )
 from vvlm_ray.study.config import load_sweep
-from vvlm_ray.study.design import battery_for, choices_of, make_candidates, runs_of
-from vvlm_ray.study.designs import cost_function, distinct_points
+from vvlm_ray.study.designs import choices_of, cost_function, distinct_points
+from vvlm_ray.study.optimal_design import battery_for, make_candidates, runs_of
 from vvlm_ray.study.trials import expand
 
 PAPER = Path(__file__).parents[2] / "sweeps" / "paper.yaml"

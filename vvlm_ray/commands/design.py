@@ -13,8 +13,8 @@ from vvlm_ray.units import si
 
 if TYPE_CHECKING:
     from vvlm_ray.study.config import Study
-    from vvlm_ray.study.design import Verdict
     from vvlm_ray.study.designs import Point
+    from vvlm_ray.study.optimal_design import Verdict
 
 
 @click.command(cls=Command)
@@ -68,10 +68,10 @@ def design(
     import numpy as np
 
     from vvlm_ray.errors import UserError
-    from vvlm_ray.study import design as designing
+    from vvlm_ray.study import optimal_design
     from vvlm_ray.study.battery import make_question
     from vvlm_ray.study.config import load_sweep
-    from vvlm_ray.study.designs import cost_function, distinct_points
+    from vvlm_ray.study.designs import choices_of, cost_function, distinct_points
 
     if (training_flops is None) == (gpu_hours is None):
         raise UserError("give the budget as --training-flops or as --gpu-hours")
@@ -79,12 +79,12 @@ def design(
     _check_output(output, sweep)
     study = load_sweep(sweep)
     cost, own = cost_function(study), distinct_points(study)
-    levels = designing.choices_of(study)
+    levels = choices_of(study)
     largest = num_examples or study.max_num_examples
     budgets = _budgets(study, own, tflops)
     question = make_question(levels, cost, budgets, [largest / 4, largest / 2, largest])
     spend = _training_flops_of(study, cost) if training_flops else _gpu_hours_of(study, sweep, cost)
-    candidates = designing.make_candidates(
+    candidates = optimal_design.make_candidates(
         levels,
         cost,
         budgets_flops=budgets,
@@ -93,15 +93,15 @@ def design(
         spend=spend,
     )
     known = _read_known(records, study.factors) if records else None
-    reference = designing.runs_of(own, study.factors)
-    battery = designing.battery_for(reference, surfaces, seed, known)
+    reference = optimal_design.runs_of(own, study.factors)
+    battery = optimal_design.battery_for(reference, surfaces, seed, known)
     say = (lambda text: None) if as_json else (lambda text: click.echo(f"  {text}", err=True))
-    verdicts = designing.judge_candidates(
+    verdicts = optimal_design.judge_candidates(
         candidates, battery, question, factors=study.factors, known=known, progress=say
     )
     say("the file's own sweeps")
-    mine = designing.judge_one(
-        designing.planned_runs(study, own), battery, question, factors=study.factors, known=known
+    mine = optimal_design.judge_one(
+        optimal_design.planned_runs(study, own), battery, question, factors=study.factors, known=known
     )
     _write(output, sweep, study, verdicts[0])
     flops = _training_flops_of(study, cost)
@@ -114,7 +114,7 @@ def design(
         return
     print_table(
         f"designs for {study.name}, regret in points over {np.size(budgets)} budgets from "
-        f"{budgets.min() / 1e12:g} to {budgets.max() / 1e12:g} TFLOPs",
+        f"{si(budgets.min(), 'FLOPs')} to {si(budgets.max(), 'FLOPs')}",
         ("design", "runs", "training FLOPs", "GPU-hours", "regret inside", "outside the family"),
         [
             (

@@ -12,7 +12,7 @@ from vvlm_ray.scaling.forms import Form
 from vvlm_ray.scaling.runs import Runs
 
 # For predictions. Free exponents let a term become a step between two levels, which fits the noise at hand and wrecks
-# extrapolation (docs/benchmarks-scaling.md); scaling exponents that were ever published are well below 2.
+# extrapolation (docs/benchmarks-scaling.md). The bound was chosen on planted surfaces.
 PREDICTION_BOUNDS = (-2.0, 2.0)
 LARGEST_EXPONENT = 50.0  # beyond it a power of neighbouring levels is a step, and only overflow is left to gain
 LARGEST_LOG_POWER = 300.0  # keeps x^e within double precision over any range of x

@@ -1,4 +1,4 @@
-"""The points of a study's sweeps: star and isoFLOP (Wang et al. 2025, Table 6), generated or listed.
+"""The points of a study's sweeps: star and isoFLOP (Wang et al. 2025, Table 6), generated or listed; and its choices.
 
 IsoFLOP points can be found instead of listed: exhaustive search for x with c(x) within a tolerance of the budget,
 then a well-spaced subset.
@@ -12,6 +12,7 @@ import numpy as np
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.cost import cost_from_expression, inference_flops
+from vvlm_ray.scaling.frontier import DEFAULT_FRAMES, DEFAULT_TOKENS
 from vvlm_ray.study.config import Cost, Generate, Isoflop, Points, Star, Study
 
 CostFunction = Callable[..., np.ndarray]  # cost(**factors) -> FLOPs per example, elementwise
@@ -154,3 +155,19 @@ def well_spaced(columns: Sequence[np.ndarray], count: int) -> list[int]:
 def plain_number(value: float) -> float:
     """A whole number as int, so that sweep files and ids read as people write them."""
     return int(value) if float(value).is_integer() else float(value)
+
+
+def choices_of(study: Study) -> dict[str, list[float]]:
+    """The values that each factor may take: the study's grid, else its backbones and the method's grid.
+
+    Raises:
+        UserError: a factor without known values.
+    """
+    grid = dict(study.grid or {})
+    grid.setdefault("lm_params", [b.lm_params for b in study.backbones.values()])
+    grid.setdefault("num_frames", DEFAULT_FRAMES.tolist())
+    grid.setdefault("tokens_per_frame", DEFAULT_TOKENS.tolist())
+    for factor in study.factors:
+        if not grid.get(factor):
+            raise UserError(f"grid.{factor}: missing; a design needs the values that the factor may take")
+    return {factor: [float(v) for v in grid[factor]] for factor in study.factors}

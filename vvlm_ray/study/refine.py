@@ -16,8 +16,7 @@ from vvlm_ray.scaling.cost import training_flops
 from vvlm_ray.scaling.frontier import make_grid, search, sizes_of
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.study.config import Isoflop, Study
-from vvlm_ray.study.design import choices_of
-from vvlm_ray.study.designs import Point, cost_function, distinct_points, isoflop_candidates, plain_number
+from vvlm_ray.study.designs import Point, choices_of, cost_function, distinct_points, isoflop_candidates, plain_number
 from vvlm_ray.study.folder import StudyFolder, write_json
 from vvlm_ray.study.trials import Trial, expand, make_trials
 

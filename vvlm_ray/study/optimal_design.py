@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.scaling.frontier import DEFAULT_FRAMES, DEFAULT_TOKENS
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.study.battery import INSIDE, Fitting, Question, Surface, frontier_regret, plant_battery
 from vvlm_ray.study.config import Generate, Study
 from vvlm_ray.study.designs import CostFunction, Point, generate_isoflop
+from vvlm_ray.units import si
 
 NUM_CURVES = 6
 POINTS_PER_CURVE = (4, 6)  # for each level of the first factor
@@ -60,22 +60,6 @@ class Verdict:
         return float(np.sqrt(max(self.mean_inside, 1e-6) * max(self.mean_outside, 1e-6)))
 
 
-def choices_of(study: Study) -> dict[str, list[float]]:
-    """The values that each factor may take: the study's grid, else its backbones and the method's grid.
-
-    Raises:
-        UserError: a factor without known values.
-    """
-    grid = dict(study.grid or {})
-    grid.setdefault("lm_params", [b.lm_params for b in study.backbones.values()])
-    grid.setdefault("num_frames", DEFAULT_FRAMES.tolist())
-    grid.setdefault("tokens_per_frame", DEFAULT_TOKENS.tolist())
-    for factor in study.factors:
-        if not grid.get(factor):
-            raise UserError(f"grid.{factor}: missing; a design needs the values that the factor may take")
-    return {factor: [float(v) for v in grid[factor]] for factor in study.factors}
-
-
 def make_candidates(
     levels: Mapping[str, Sequence[float]],
     cost: CostFunction,
@@ -101,7 +85,7 @@ def make_candidates(
                 if top:
                     points = _sized(curves, slope, top, largest_n)
                     sizes = [p.num_examples for p in points]
-                    name = f"{NUM_CURVES} curves to {max(curves) / 1e12:.3g} TFLOPs x {num_points} points, "
+                    name = f"{NUM_CURVES} curves to {si(max(curves), 'FLOPs')} x {num_points} points, "
                     name += f"n = {min(sizes):,} to {max(sizes):,}"
                     found.append(Candidate(name, tuple(points), spend(points)))
     if not found:
