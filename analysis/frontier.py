@@ -24,13 +24,13 @@ def main() -> int:
     # Here, so that --help and mistakes in the options cost nothing.
     from dataclasses import replace
 
-    from vvlm_ray.report import style
     from vvlm_ray.report.answer import better_forms, sentences, summary
-    from vvlm_ray.report.frontier_figure import draw_frontier
+    from vvlm_ray.report.figures import style
+    from vvlm_ray.report.figures.frontier import draw_frontier
     from vvlm_ray.report.progress import shown
-    from vvlm_ray.study.analysis import analyse, settings_of
-    from vvlm_ray.study.source import open_source
-    from vvlm_ray.study.tables import DEFAULT_FACTORS, Columns
+    from vvlm_ray.results.analysis import analyse, settings_of
+    from vvlm_ray.results.source import open_source
+    from vvlm_ray.results.tables import DEFAULT_FACTORS, Columns
 
     factors = tuple(options.factors.split(",")) if options.factors else DEFAULT_FACTORS
     columns = Columns(factors=factors, data_size=options.data_size, score=options.metric)

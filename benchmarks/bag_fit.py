@@ -22,12 +22,12 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: scipy's side is one co
 import numpy as np
 from planted_fit import paper_design
 
-from vvlm_ray.scaling import lbfgs
 from vvlm_ray.scaling.bagging import fit_bag_with
 from vvlm_ray.scaling.fitting import FitSettings, paper_units
 from vvlm_ray.scaling.forms import make_form
 from vvlm_ray.scaling.problem import Objective, scale
 from vvlm_ray.scaling.simulation import observe, plant
+from vvlm_ray.scaling.solvers import lbfgs
 
 STARTS = 500
 

@@ -15,10 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vvlm_ray.study.battery import make_question, plant_battery
-from vvlm_ray.study.config import load_sweep
-from vvlm_ray.study.designs import Point, choices_of, cost_function, distinct_points
-from vvlm_ray.study.optimal_design import (
+from vvlm_ray.designs.candidates import (
     Candidate,
     battery_for,
     judge_candidates,
@@ -26,6 +23,9 @@ from vvlm_ray.study.optimal_design import (
     make_candidates,
     runs_of,
 )
+from vvlm_ray.designs.surfaces import make_question, plant_battery
+from vvlm_ray.study.config import load_sweep
+from vvlm_ray.study.points import Point, choices_of, cost_function, distinct_points
 
 PAPER = Path(__file__).parents[1] / "sweeps" / "paper.yaml"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import spearmanr
 
-from vvlm_ray.study.analysis import analyse
+from vvlm_ray.results.analysis import analyse
 
 CHANCE = 12.5
 ARMS = ("lm_params", "num_frames", "tokens_per_frame")

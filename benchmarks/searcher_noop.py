@@ -18,7 +18,7 @@ from pathlib import Path
 from vvlm_ray.orchestration.driver import DRIVER_RESOURCES
 from vvlm_ray.orchestration.placement import Machines
 from vvlm_ray.orchestration.searcher import StudySearcher
-from vvlm_ray.study.schedule import Job, Queue
+from vvlm_ray.planning.queue import Job, Queue
 
 
 def do_nothing(config):

@@ -53,7 +53,7 @@ def tiny_backbone(tmp_path_factory) -> TinyBackbone:
     from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
     from vvlm_ray.model.preprocess import ImagePreprocessor
-    from vvlm_ray.training.backbones import build_tokenizer
+    from vvlm_ray.synthetic.backbones import build_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny_backbone")
     tokenizer = build_tokenizer(WORDS)

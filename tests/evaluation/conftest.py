@@ -17,7 +17,7 @@ from colour_world import (
 )
 
 from vvlm_ray.model.preprocess import ImagePreprocessor
-from vvlm_ray.training.backbones import build_tokenizer
+from vvlm_ray.synthetic.backbones import build_tokenizer
 
 
 @pytest.fixture(scope="session")

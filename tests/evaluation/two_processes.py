@@ -20,7 +20,7 @@ from vvlm_ray.evaluation.evaluate import evaluate
 from vvlm_ray.evaluation.failures import EvaluationFailed
 from vvlm_ray.model.preprocess import ImagePreprocessor
 from vvlm_ray.model.video_vlm import VideoVLM
-from vvlm_ray.training.backbones import build_tokenizer
+from vvlm_ray.synthetic.backbones import build_tokenizer
 
 
 def main(folder):

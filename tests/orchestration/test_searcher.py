@@ -8,7 +8,8 @@ import pytest
 from vvlm_ray.orchestration.driver import DRIVER_RESOURCES
 from vvlm_ray.orchestration.placement import Machines
 from vvlm_ray.orchestration.searcher import FAILURE_KEY, StudySearcher
-from vvlm_ray.study.schedule import Job, Queue, simulate
+from vvlm_ray.planning.order import simulate
+from vvlm_ray.planning.queue import Job, Queue
 
 
 @pytest.fixture(scope="module")

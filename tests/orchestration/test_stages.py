@@ -8,11 +8,12 @@ import yaml
 
 from vvlm_ray.orchestration.refinement import Refinement
 from vvlm_ray.orchestration.run import run_study
+from vvlm_ray.planning.jobs import projector_file
+from vvlm_ray.planning.plan import make_plan
+from vvlm_ray.study.additions import all_trials, read_added
 from vvlm_ray.study.config import load_sweep
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.plan import make_plan, projector_file
 from vvlm_ray.study.records import read_record, write_record
-from vvlm_ray.study.refine import all_trials, read_added
 from vvlm_ray.study.trials import expand
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"

@@ -85,7 +85,7 @@ def planted_copy(planted, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def analysis(planted):
-    from vvlm_ray.study.analysis import analyse
+    from vvlm_ray.results.analysis import analyse
 
     return analyse(planted, with_elasticity=True)
 

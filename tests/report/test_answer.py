@@ -7,9 +7,9 @@ import pytest
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.report.answer import answer, better_forms, frontier_table, sentences
-from vvlm_ray.study.analysis import Settings, analyse, validated_forms
+from vvlm_ray.results.analysis import Settings, analyse, validated_forms
+from vvlm_ray.results.source import open_source
 from vvlm_ray.study.folder import open_study
-from vvlm_ray.study.source import open_source
 
 
 @pytest.fixture(scope="module")

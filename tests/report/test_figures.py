@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from vvlm_ray.report import contours, fits, movement, style, sweeps
-from vvlm_ray.report.frontier_figure import draw_frontier, runs_at
-from vvlm_ray.report.style import NotDrawn
+from vvlm_ray.report.figures import contours, fits, movement, style, sweeps
+from vvlm_ray.report.figures.frontier import draw_frontier, runs_at
+from vvlm_ray.report.figures.style import NotDrawn
+from vvlm_ray.results.analysis import analyse
+from vvlm_ray.results.comparison import extrapolated, split_of
 from vvlm_ray.scaling.frontier import frontier
-from vvlm_ray.study.analysis import analyse
-from vvlm_ray.study.comparison import extrapolated, split_of
 
 
 def artists(axes, gid):
@@ -25,7 +25,7 @@ def joined(lines):
 @pytest.fixture(scope="module")
 def two_tasks(new_study):
     folder = new_study(name="two", tasks=("A", "B"), change=_two_tasks)
-    from vvlm_ray.study.source import open_source
+    from vvlm_ray.results.source import open_source
 
     source = open_source(folder)
     return [analyse(source, name, with_elasticity=True) for name in source.scores()]

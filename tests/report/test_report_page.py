@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from vvlm_ray.cli import main
 from vvlm_ray.report.report import compute
 from vvlm_ray.report.tables import Table
-from vvlm_ray.study.source import open_source
+from vvlm_ray.results.source import open_source
 
 REASON = "OutOfMemoryError: <script>alert(1)</script> & 80 GiB"
 
@@ -98,8 +98,8 @@ def test_failed_trials_and_missing_scores_are_left_out_and_counted(whole):
 
 
 def test_tables_hold_the_numbers_of_the_analysis(whole):
-    from vvlm_ray.study.analysis import analyse
-    from vvlm_ray.study.comparison import extrapolated
+    from vvlm_ray.results.analysis import analyse
+    from vvlm_ray.results.comparison import extrapolated
 
     folder, _ = whole
     source = open_source(folder)

@@ -3,7 +3,7 @@
 import pytest
 
 from vvlm_ray.report import words
-from vvlm_ray.report.fits import symbol_of
+from vvlm_ray.report.figures.fits import symbol_of
 
 
 @pytest.mark.parametrize(

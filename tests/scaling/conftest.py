@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # designs.py
 
-from designs import scattered
+from scatter import scattered
 
 from vvlm_ray.scaling.bagging import fit_bag
 from vvlm_ray.scaling.simulation import observe, plant

@@ -41,8 +41,8 @@ def test_the_same_in_another_process(noisy_runs, small_bag, tmp_path):
 
 def test_a_resample_reaches_what_many_starts_without_dropping_reach(noisy_bag, noisy_runs):
     """The race, the scans and the shared basins lose nothing against 300 starts that are all carried to the end."""
-    from vvlm_ray.scaling import engine
     from vvlm_ray.scaling.problem import scale
+    from vvlm_ray.scaling.solvers import search as engine
 
     scaled = scale(noisy_runs, noisy_bag.form, noisy_bag.fit.settings.objective)
     for index in range(3):

@@ -4,16 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from designs import scattered
+from scatter import scattered
 from scipy.optimize import check_grad
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.scaling import engine, lbfgs
 from vvlm_ray.scaling.fitting import fit
 from vvlm_ray.scaling.forms import FORM_NAMES, make_form
 from vvlm_ray.scaling.problem import Objective, scale
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.scaling.simulation import observe, plant
+from vvlm_ray.scaling.solvers import lbfgs
+from vvlm_ray.scaling.solvers import search as engine
 
 
 @pytest.mark.parametrize("num_factors", [1, 2, 3, 5])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from designs import scattered
+from scatter import scattered
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.fitting import FitSettings

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vvlm_ray.study.config import Generate, load_sweep
-from vvlm_ray.study.designs import cost_function, isoflop_candidates
+from vvlm_ray.study.points import cost_function, isoflop_candidates
 from vvlm_ray.study.trials import expand
 
 PAPER = Path(__file__).parents[2] / "sweeps" / "paper.yaml"

@@ -100,7 +100,7 @@ def compare(*, as_json, ablations, resamples, folds, tflops, ray_address, **opti
         splits[f"up to {tflops:g} TFLOPs -> dearer"] = below_budget(runs, tflops * TERA, cost)
     tables = {"forms": [(form, fit_settings(options | {"form": form})) for form in FORM_NAMES]}
     if ablations:
-        from vvlm_ray.study.comparison import variants_of
+        from vvlm_ray.results.comparison import variants_of
 
         tables["fits"] = list(variants_of(analysis_settings(options, resamples, folds)))
     result = {}

@@ -67,8 +67,8 @@ def searches_a_grid(command):
 
 def load(options):
     """The source, its runs, and notes on what was left out."""
-    from vvlm_ray.study.source import open_source
-    from vvlm_ray.study.tables import DEFAULT_FACTORS, Columns, records_in, runs_of
+    from vvlm_ray.results.source import open_source
+    from vvlm_ray.results.tables import DEFAULT_FACTORS, Columns, records_in, runs_of
 
     factors = options["factors"]
     names = tuple(name.strip() for name in factors.split(",") if name.strip()) if factors else DEFAULT_FACTORS
@@ -105,7 +105,7 @@ def fit_settings(options):
 
 
 def analysis_settings(options, resamples, folds):
-    from vvlm_ray.study.analysis import Settings
+    from vvlm_ray.results.analysis import Settings
 
     return Settings(options["form"], resamples, options["starts"], folds, options["seed"])
 
@@ -128,9 +128,9 @@ def address_of(ray_address: str) -> str | None:
 
 def cost_and_grid(source, runs, options, needed=True):
     """The cost function and the grid: of the options, else of the study, else of the method."""
+    from vvlm_ray.results.tables import DEFAULT_FACTORS
     from vvlm_ray.scaling.cost import inference_flops
     from vvlm_ray.scaling.frontier import default_grid
-    from vvlm_ray.study.tables import DEFAULT_FACTORS
 
     constants = {name: options[name] for name in ("vision_params", "vision_tokens") if options[name] is not None}
     cost = source.cost

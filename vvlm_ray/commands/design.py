@@ -12,9 +12,9 @@ from vvlm_ray.commands.printing import print_table
 from vvlm_ray.units import si
 
 if TYPE_CHECKING:
+    from vvlm_ray.designs.candidates import Verdict
     from vvlm_ray.study.config import Study
-    from vvlm_ray.study.designs import Point
-    from vvlm_ray.study.optimal_design import Verdict
+    from vvlm_ray.study.points import Point
 
 
 @click.command(cls=Command)
@@ -67,11 +67,11 @@ def design(
     """
     import numpy as np
 
+    from vvlm_ray.designs import candidates as optimal_design
+    from vvlm_ray.designs.surfaces import make_question
     from vvlm_ray.errors import UserError
-    from vvlm_ray.study import optimal_design
-    from vvlm_ray.study.battery import make_question
     from vvlm_ray.study.config import load_sweep
-    from vvlm_ray.study.designs import choices_of, cost_function, distinct_points
+    from vvlm_ray.study.points import choices_of, cost_function, distinct_points
 
     if (training_flops is None) == (gpu_hours is None):
         raise UserError("give the budget as --training-flops or as --gpu-hours")
@@ -145,7 +145,7 @@ def _budgets(study: "Study", own: Sequence["Point"], tflops: Sequence[float]) ->
     """Ten inference budgets, evenly spaced in logs."""
     import numpy as np
 
-    from vvlm_ray.study.designs import cost_function
+    from vvlm_ray.study.points import cost_function
 
     values = list(tflops) or (study.answer.tflops if study.answer else [])
     if not values:
@@ -173,7 +173,7 @@ def _training_flops_of(study: "Study", cost: Callable[..., Any]) -> Callable[[Se
 
 def _gpu_hours_of(study: "Study", sweep: Path, cost: Callable[..., Any]) -> Callable[[Sequence["Point"]], float]:
     """Overhead, training, text and evaluation of all runs, as `plan` counts them for one GPU each."""
-    from vvlm_ray.study.estimates import Estimator
+    from vvlm_ray.planning.estimates import Estimator
     from vvlm_ray.study.folder import StudyFolder
 
     estimator = Estimator(study, sweep, StudyFolder(sweep.parent / study.name))
@@ -192,7 +192,7 @@ def _gpu_hours_of(study: "Study", sweep: Path, cost: Callable[..., Any]) -> Call
 
 def _read_known(records: Path, factors: Sequence[str]) -> Any:
     from vvlm_ray.errors import UserError
-    from vvlm_ray.study.tables import Columns, read_table, records_in, runs_of
+    from vvlm_ray.results.tables import Columns, read_table, records_in, runs_of
 
     path = records_in(records) if records.is_dir() else records
     known, _ = runs_of(read_table(path), path, Columns(factors=tuple(factors), data_size="num_examples"))

@@ -52,10 +52,10 @@ def quickstart(storage: Path) -> None:
 @json_option
 def status(study: Path, as_json: bool) -> None:
     """What is done, waiting (and how far it had come) and failed (and why) in the STUDY folder."""
+    from vvlm_ray.planning.sizing import trial_seconds
+    from vvlm_ray.study.additions import all_trials
     from vvlm_ray.study.folder import open_study
-    from vvlm_ray.study.plan import trial_seconds
     from vvlm_ray.study.records import read_record
-    from vvlm_ray.study.refine import all_trials
     from vvlm_ray.study.stages import read_stage
 
     folder, settings = open_study(study)

@@ -11,8 +11,8 @@ from vvlm_ray.commands.printing import print_table
 from vvlm_ray.units import duration, si
 
 if TYPE_CHECKING:
+    from vvlm_ray.planning.plan import Plan
     from vvlm_ray.study.config import Study
-    from vvlm_ray.study.plan import Plan
 
 
 @click.command(cls=Command)
@@ -73,10 +73,11 @@ def print_plan(
 ) -> "Plan":
     """Print the plan of a sweep file, draw it if asked to, and return it."""
     from vvlm_ray.errors import UserError
+    from vvlm_ray.planning.gpus import parse_cluster
+    from vvlm_ray.planning.listing import plan_table, plan_totals
+    from vvlm_ray.planning.plan import make_plan
     from vvlm_ray.study.config import load_sweep
     from vvlm_ray.study.folder import StudyFolder
-    from vvlm_ray.study.hardware import parse_cluster
-    from vvlm_ray.study.plan import make_plan, plan_table, plan_totals
 
     if cluster and slots:
         raise UserError("give --cluster or --slots, not both")
@@ -86,7 +87,7 @@ def print_plan(
     rows = plan_table(study, made)
     totals = plan_totals(study, made, rows)
     if gantt:
-        from vvlm_ray.report.gantt import draw_gantt
+        from vvlm_ray.report.figures.gantt import draw_gantt
 
         draw_gantt(study, made, gantt)
     if as_json:

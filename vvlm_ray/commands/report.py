@@ -29,9 +29,9 @@ def report(study: Path, *, metric: str | None, num_examples: float | None, tflop
 
     from vvlm_ray.report.progress import shown
     from vvlm_ray.report.report import write_report
-    from vvlm_ray.study.analysis import settings_of
-    from vvlm_ray.study.source import open_source
-    from vvlm_ray.study.tables import DEFAULT_FACTORS, Columns
+    from vvlm_ray.results.analysis import settings_of
+    from vvlm_ray.results.source import open_source
+    from vvlm_ray.results.tables import DEFAULT_FACTORS, Columns
 
     names = tuple(name.strip() for name in factors.split(",")) if factors else DEFAULT_FACTORS
     source = open_source(study, Columns(factors=names, data_size=data_size, score=metric), cost)

@@ -1,1 +1,1 @@
-"""Frames, instruction examples and the synthetic benchmark."""
+"""Frames and instruction examples."""

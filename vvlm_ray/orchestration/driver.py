@@ -11,11 +11,11 @@ from typing import Any
 
 from vvlm_ray.orchestration.placement import failure_config, never_started, scaling_config
 from vvlm_ray.orchestration.searcher import FAILURE_KEY, NOT_STARTED_KEY
+from vvlm_ray.planning.jobs import WORKERS_NOTE, backbone_of_projector, projector_file, projector_run
+from vvlm_ray.study.additions import all_trials
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study, write_json
-from vvlm_ray.study.plan import WORKERS_NOTE, backbone_of_projector, projector_file, projector_run
 from vvlm_ray.study.records import is_finished
-from vvlm_ray.study.refine import all_trials
 from vvlm_ray.study.stages import forget_stage
 from vvlm_ray.study.trials import Trial
 
@@ -109,14 +109,14 @@ def _make(folder: StudyFolder, study: Study, kind: str, job_id: str) -> None:
 
 
 def make_benchmark(assets: str, settings: dict[str, Any], _job_id: str) -> None:
-    from vvlm_ray.data.synthetic import SyntheticSettings, build_synthetic
+    from vvlm_ray.synthetic.benchmark import SyntheticSettings, build_synthetic
 
     sizes = {key: settings[key] for key in ("num_train", "num_test", "seed")}
     build_synthetic(Path(assets, "benchmark"), SyntheticSettings(**sizes))
 
 
 def make_backbone(assets: str, settings: dict[str, Any], name: str) -> None:
-    from vvlm_ray.training.backbones import BackboneSettings, build_backbone
+    from vvlm_ray.synthetic.backbones import BackboneSettings, build_backbone
 
     build_backbone(
         Path(assets, "backbones"), name, BackboneSettings(scale=settings["base_training"], seed=settings["seed"])

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vvlm_ray.orchestration.searcher import FAILURE_KEY, NOT_STARTED_KEY
-from vvlm_ray.study.schedule import Job
+from vvlm_ray.planning.queue import Job
 from vvlm_ray.study.stages import Stage
 from vvlm_ray.units import duration
 

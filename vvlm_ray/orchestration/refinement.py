@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from vvlm_ray.designs.refinement import propose, propose_uncertain
 from vvlm_ray.errors import UserError
+from vvlm_ray.planning.plan import trial_job
+from vvlm_ray.planning.queue import Job
 from vvlm_ray.scaling.runs import Runs
+from vvlm_ray.study.additions import add_points
 from vvlm_ray.study.config import Study
-from vvlm_ray.study.designs import Point
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.plan import trial_job
+from vvlm_ray.study.points import Point
 from vvlm_ray.study.records import FAILED, FINISHED, read_record
-from vvlm_ray.study.refine import add_points, propose, propose_uncertain
-from vvlm_ray.study.schedule import Job
 from vvlm_ray.study.trials import Trial, make_trials
 
 

@@ -17,12 +17,13 @@ from pathlib import Path
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.orchestration.refinement import Refinement
+from vvlm_ray.planning.jobs import backbone_of_projector, projector_run
+from vvlm_ray.planning.plan import make_plan
+from vvlm_ray.planning.queue import Job, Queue
+from vvlm_ray.study.additions import all_trials
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.plan import backbone_of_projector, make_plan, projector_run
 from vvlm_ray.study.records import FAILED, collect, failed_record, read_record, write_record
-from vvlm_ray.study.refine import all_trials
-from vvlm_ray.study.schedule import Job, Queue
 from vvlm_ray.study.stages import Stage, read_stage
 
 # Ray's own defaults suit a cluster; on one machine polling faster and serving no metrics saves seconds a trial.

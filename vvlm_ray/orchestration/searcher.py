@@ -10,7 +10,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from vvlm_ray.orchestration.placement import Machines
-from vvlm_ray.study.schedule import Job, Queue
+from vvlm_ray.planning.queue import Job, Queue
 
 # A driver reports this key when its job failed, so that the searcher learns the reason and Tune goes on.
 FAILURE_KEY = "failure"

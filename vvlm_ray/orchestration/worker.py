@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vvlm_ray.orchestration.tracking import track
+from vvlm_ray.planning.jobs import projector_file, projector_run
 from vvlm_ray.study.config import Source, Study
 from vvlm_ray.study.folder import StudyFolder, open_study
-from vvlm_ray.study.plan import projector_file, projector_run
 from vvlm_ray.study.records import finished_record, write_record
 from vvlm_ray.study.stages import StageWriter
 from vvlm_ray.study.trials import Trial, needs_stage1, projector_id

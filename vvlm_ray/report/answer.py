@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vvlm_ray.report import style, words
-from vvlm_ray.report.frontier_figure import draw_frontier
+from vvlm_ray.report import words
+from vvlm_ray.report.figures import style
+from vvlm_ray.report.figures.frontier import draw_frontier
 from vvlm_ray.report.progress import shown
-from vvlm_ray.study.analysis import Analysis, Progress, analyse, validated_forms
+from vvlm_ray.results.analysis import Analysis, Progress, analyse, validated_forms
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
 

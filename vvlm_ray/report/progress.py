@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vvlm_ray.study.analysis import Progress
+from vvlm_ray.results.analysis import Progress
 
 
 @contextmanager

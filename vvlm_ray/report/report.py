@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.report import contours, fits, movement, style, sweeps, tables, words
+from vvlm_ray.report import tables, words
 from vvlm_ray.report.answer import fit_sentence, sentences
-from vvlm_ray.report.frontier_figure import draw_frontier
+from vvlm_ray.report.figures import contours, fits, movement, style, sweeps
+from vvlm_ray.report.figures.frontier import draw_frontier
+from vvlm_ray.report.figures.style import NotDrawn
 from vvlm_ray.report.page import Picture, Section, page
-from vvlm_ray.report.style import NotDrawn
 from vvlm_ray.report.tables import Table
-from vvlm_ray.study.analysis import Analysis, Progress, Settings, analyse
-from vvlm_ray.study.comparison import Comparison, compare, extrapolated, split_of
+from vvlm_ray.results.analysis import Analysis, Progress, Settings, analyse
+from vvlm_ray.results.comparison import Comparison, compare, extrapolated, split_of
+from vvlm_ray.results.source import Source
 from vvlm_ray.study.folder import write_atomically
-from vvlm_ray.study.source import Source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

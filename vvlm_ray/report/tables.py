@@ -11,11 +11,11 @@ import numpy as np
 
 from vvlm_ray.report import words
 from vvlm_ray.report.answer import frontier_table
-from vvlm_ray.report.sweeps import title_of
-from vvlm_ray.study.analysis import Analysis
-from vvlm_ray.study.comparison import Comparison, Row
+from vvlm_ray.report.figures.sweeps import title_of
+from vvlm_ray.results.analysis import Analysis
+from vvlm_ray.results.comparison import Comparison, Row
+from vvlm_ray.results.source import Source
 from vvlm_ray.study.folder import write_atomically, write_json
-from vvlm_ray.study.source import Source
 
 if TYPE_CHECKING:
     from vvlm_ray.scaling.validation import Scores

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.scaling import lbfgs
 from vvlm_ray.scaling.forms import Form, make_form
 from vvlm_ray.scaling.identify import Verdict, find_unidentified
 from vvlm_ray.scaling.problem import PREDICTION_BOUNDS, Objective, Scaled, scale
 from vvlm_ray.scaling.runs import Runs, check_identifiable
+from vvlm_ray.scaling.solvers import lbfgs
 
 ENGINES = ("fast", "lbfgs")
 SAME_OBJECTIVE = 1e-4  # relative distance below which two starts count as having reached the same objective
@@ -142,7 +142,7 @@ def solve_weighted(scaled: Scaled, weights, rng, settings: FitSettings, *, race:
     """
     if settings.engine == "lbfgs":
         return _solve_lbfgs(scaled, weights, rng, settings)
-    from vvlm_ray.scaling import engine
+    from vvlm_ray.scaling.solvers import search as engine
 
     if settings.init == "zeros":
         start = scaled.from_user(*paper_units(scaled).to_user(np.zeros((1, scaled.form.num_params))))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vvlm_ray.scaling import lbfgs
 from vvlm_ray.scaling.problem import Scaled
+from vvlm_ray.scaling.solvers import lbfgs
 
 NEGLIGIBLE_SHARE = 1e-6  # a term that nowhere makes up more of f than this is not there
 LOG_TEN = np.log(10.0)

@@ -1,1 +1,1 @@
-"""What a study is: its file, its designs, its trials and its records. No Ray, no torch."""
+"""What a study is: its file, its points, its trials, its folder and records. No Ray, no torch."""

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from vvlm_ray.study.config import FACTORS, Study
-from vvlm_ray.study.designs import Point, cost_function, distinct_points, plain_number
 from vvlm_ray.study.identity import identity
+from vvlm_ray.study.points import Point, cost_function, distinct_points, plain_number
 
 MEANING_VERSION = 1  # raised when code changes what the same settings compute, so that old records are not reused
 

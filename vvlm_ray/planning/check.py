@@ -1,0 +1,61 @@
+"""What would stop a study, found before a GPU is taken."""
+
+from pathlib import Path
+
+from vvlm_ray.planning.estimates import QUESTIONS
+from vvlm_ray.planning.jobs import BASE_TRAINING_SECONDS
+from vvlm_ray.study.config import FACTORS, STUDY_PREFIX, Study
+from vvlm_ray.study.folder import StudyFolder
+
+
+def find_problems(study: Study, sweep_file: Path, folder: StudyFolder) -> list[str]:
+    """What would stop the study, found without a GPU: missing paths, data sets smaller than n, unknown benchmarks."""
+    problems = []
+
+    def need(key: str, path: str) -> None:
+        if study.synthetic and path.startswith(STUDY_PREFIX):
+            return  # made by the study itself
+        if not (resolved := folder.resolve(path, sweep_file)).exists():
+            problems.append(f"{sweep_file}: {key}: {resolved} does not exist; correct the path or put it there")
+
+    if not study.trains_video_vlm:
+        problems.append(
+            f"{sweep_file}: the built-in model has the factors {', '.join(FACTORS)} and no others; this study can be "
+            "planned here and its records analysed, but its trials must be run elsewhere"
+        )
+    for name, backbone in study.backbones.items():
+        need(f"backbones.{name}.lm", backbone.lm)
+        need(f"backbones.{name}.vision", backbone.vision)
+        if backbone.projector:
+            need(f"backbones.{name}.projector", backbone.projector)
+        if study.synthetic and name not in BASE_TRAINING_SECONDS and backbone.lm.startswith(STUDY_PREFIX):
+            known = ", ".join(BASE_TRAINING_SECONDS)
+            problems.append(f"{sweep_file}: backbones.{name}: a synthetic study makes the backbones {known} only")
+    for name, source in study.data.sources.items():
+        need(f"data.sources.{name}.path", source.path)
+        need(f"data.sources.{name}.video_root", source.video_root)
+    if study.stage1:
+        need("stage1.path", study.stage1.path)
+        need("stage1.image_root", study.stage1.image_root)
+    for name, task in study.evaluation.local.items():
+        need(f"evaluation.local.{name}.questions", task.questions)
+        need(f"evaluation.local.{name}.video_root", task.video_root)
+    for task in study.evaluation.tasks:
+        if task not in QUESTIONS and task not in study.evaluation.local:
+            problems.append(
+                f"{sweep_file}: evaluation.tasks: {task!r} is none of {', '.join(QUESTIONS)} and not in "
+                "evaluation.local; correct it or describe it there"
+            )
+    if study.refinement and study.refinement.score not in {"avg", *study.evaluation.tasks}:
+        problems.append(
+            f"{sweep_file}: refinement.score: {study.refinement.score!r} is neither avg nor one of evaluation.tasks"
+        )
+    sizes = [s.num_examples for s in study.data.sources.values()]
+    if study.synthetic:
+        sizes = [study.synthetic.num_train]
+    if sizes and all(sizes) and sum(sizes) < study.max_num_examples:
+        problems.append(
+            f"{sweep_file}: the sweeps need {study.max_num_examples:,} examples and data.sources hold {sum(sizes):,}; "
+            "lower num_examples or add data"
+        )
+    return problems

@@ -1,0 +1,1 @@
+"""One file a figure, and the style they share. They draw and never fit."""

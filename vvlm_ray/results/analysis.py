@@ -1,0 +1,284 @@
+"""From a study's records to its answer: the bag of fits, how well it predicts, the frontier and the elasticity.
+
+`analyse` is the one way there for the report, for the answer at the end of a run and for the scripts in analysis/.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vvlm_ray.errors import UserError
+from vvlm_ray.results import cache
+from vvlm_ray.results.source import Cost, Source, backbone_names, open_source, read_runs
+from vvlm_ray.scaling.forms import FORM_NAMES, make_form
+from vvlm_ray.scaling.runs import Runs
+from vvlm_ray.study.config import Answer
+
+if TYPE_CHECKING:
+    from vvlm_ray.scaling.bagging import Bag
+    from vvlm_ray.scaling.elasticity import Elasticity
+    from vvlm_ray.scaling.fitting import FitSettings
+    from vvlm_ray.scaling.frontier import Frontier
+    from vvlm_ray.scaling.validation import Scores
+
+BEST = "best"
+NUM_CURVE_BUDGETS = 240
+NUM_TABLE_BUDGETS = 8
+Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit: the form, resamples of the runs, starts of each fit, folds of the cross-validation, the bands.
+
+    The form "best" is the one that predicts runs left out with the least squared error in cross-validation.
+    """
+
+    form: str = "add-interact"
+    resamples: int = 100
+    starts: int = 500
+    folds: int = 5
+    seed: int = 0
+    level: float = 0.9
+
+    @property
+    def fit(self) -> "FitSettings":
+        from vvlm_ray.scaling.fitting import FitSettings
+
+        return FitSettings(self.form, starts=self.starts, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the records say about one score.
+
+    `runs` and `bag` have the factors that vary; `fixed` {factor: value} those that do not; `targets` (R,) the budget
+    that a run's sweep aimed at, or NaN. `cost` and `grid` are of the factors that vary. `frontier` is at the budgets
+    asked for, `curve` at many budgets for drawing; both are None where the cost of a configuration is unknown.
+    `validation` is None where the runs are too few to be split; `elasticity` where it was not asked for or the
+    data size does not vary. `names` {lm_params: backbone}. `notes` are sentences that a reader must know.
+    """
+
+    name: str
+    score: str
+    settings: Settings
+    runs: Runs
+    targets: np.ndarray
+    fixed: Mapping[str, float]
+    bag: "Bag"
+    validation: "Scores | None"
+    num_examples: float | None
+    cost: Cost | None
+    grid: Mapping[str, np.ndarray] | None
+    frontier: "Frontier | None"
+    curve: "Frontier | None"
+    elasticity: "Elasticity | None"
+    names: Mapping[float, str]
+    notes: tuple[str, ...]
+
+    @property
+    def swept_flops(self) -> np.ndarray:
+        """c(x) of the runs: (R,)."""
+        return np.asarray(self.cost(**self.runs.factors), float)
+
+
+def analyse(source: Source | str | Path, score: str | None = None, *, settings: Settings | None = None,
+            budgets_flops=None, num_examples: float | None = None, with_elasticity: bool = False,
+            threads: int | None = None, progress: Progress | None = None) -> Analysis:  # fmt: skip
+    """Fit a bag to the runs of one score, say how well it predicts runs it has not seen, and find x*(c; n).
+
+    Without settings, budgets (B,) in FLOPs or a data size, those in `answer` of the study's sweep file are taken,
+    else the method's, eight budgets over the swept costs, and the largest swept n. The bag and its validation are
+    kept in the study's fits/ and reused while runs and settings are the same.
+
+    Raises:
+        UserError: the records cannot be read or fitted, or a budget buys nothing.
+    """
+    source = source if isinstance(source, Source) else open_source(source)
+    score = score or source.scores()[0]
+    settings = settings or settings_of(source.answer)
+    observed = read_runs(source, score)
+    largest = FORM_NAMES[-1]
+    runs, fixed, form, said = usable(observed.runs, largest if settings.form == BEST else settings.form)
+    notes = [*observed.notes, *said]
+    if settings.form == BEST:
+        r2 = validated_forms(runs, settings, source.fits, score, threads=threads, progress=progress)
+        form = max(r2, key=r2.get, default=form)
+        others = ", ".join(f"{name} {value:.2f}" for name, value in r2.items() if name != form)
+        if form in r2:
+            notes.append(f"of all forms {form} predicts runs left out best: R^2 = {r2[form]:.2f} ({others})")
+    settings = replace(settings, form=form)
+    cost = partial(source.cost, **fixed) if source.cost and fixed else source.cost
+    grid = None
+    if source.grid is not None and set(runs.factors) <= set(source.grid):
+        grid = {name: source.grid[name] for name in runs.factors}
+    bag = bag_of(runs, settings, source.fits, f"{score}.{form}", threads=threads, progress=progress)
+    validation, said = validated(runs, settings, source.fits, f"{score}.{form}", threads=threads, progress=progress)
+    notes += said
+    size = None
+    if runs.num_examples is not None:
+        asked = source.answer.num_examples if source.answer else None
+        size = float(num_examples or asked or runs.num_examples.max())
+    line = curve = movement = None
+    if cost is None:
+        notes.append("what a configuration of these factors costs is unknown, so there is no frontier: give its cost")
+    else:
+        if budgets_flops is None and source.answer:
+            budgets_flops = np.array(source.answer.tflops) * 1e12
+        line, curve = frontiers(bag, grid, cost, budgets=budgets_flops, num_examples=size, level=settings.level)
+        if with_elasticity and size is not None:
+            from vvlm_ray.scaling.elasticity import elasticity
+
+            movement = elasticity(bag, grid, cost, level=settings.level, threads=threads)
+    return Analysis(
+        name=source.name,
+        score=score,
+        settings=settings,
+        runs=runs,
+        targets=observed.targets,
+        fixed=fixed,
+        bag=bag,
+        validation=validation,
+        num_examples=size,
+        cost=cost,
+        grid=grid,
+        frontier=line,
+        curve=curve,
+        elasticity=movement,
+        names=backbone_names(source),
+        notes=tuple(notes),
+    )
+
+
+def settings_of(answer: Answer | None) -> Settings:
+    """The method's settings, with the resamples and starts that the sweep file asks for."""
+    return Settings(resamples=max(1, answer.resamples), starts=answer.starts) if answer else Settings()
+
+
+def usable(runs: Runs, form: str) -> tuple[Runs, dict[str, float], str, list[str]]:
+    """The part of the runs that can be fitted: factors and data size that vary, and the largest form they allow.
+
+    Returns runs, {factor: its one value}, the form, and a sentence for each thing given up.
+    """
+    fixed = {name: float(values[0]) for name, values in runs.factors.items() if np.ptp(values) == 0}
+    if len(fixed) == len(runs.factors):
+        raise UserError("no factor varies over the finished runs: there is nothing to fit yet")
+    notes = [f"{name} is {value:g} in every run, so its effect is unknown" for name, value in fixed.items()]
+    varying = {name: values for name, values in runs.factors.items() if name not in fixed}
+    sizes = runs.num_examples
+    if sizes is not None and np.ptp(sizes) == 0:
+        notes.append(f"num_examples is {sizes[0]:g} in every run, so everything here holds for that data size")
+        sizes = None
+    runs = replace(runs, factors=varying, num_examples=sizes)
+    distinct = len(np.unique(runs.inputs(), axis=1).T)
+    fitting = [name for name in FORM_NAMES if _num_params(name, runs) <= distinct]
+    if not fitting:
+        raise UserError(
+            f"{distinct} distinct runs have finished, and the smallest form has {_num_params('mult', runs)} "
+            f"parameters: there is nothing to fit yet"
+        )
+    if form not in fitting:
+        notes.append(
+            f"{distinct} distinct runs are too few for the {_num_params(form, runs)} parameters of {form}, "
+            f"so {fitting[-1]} was fitted"
+        )
+        form = fitting[-1]
+    return runs, fixed, form, notes
+
+
+def bag_of(runs: Runs, settings: Settings, fits: Path | None, name: str, *, threads=None, progress=None) -> "Bag":
+    """The bag of these runs, from fits/<name>.bag.json where it is there."""
+
+    def make():
+        from vvlm_ray.scaling.bagging import fit_bag_with
+
+        def done(count):
+            if progress:
+                progress(f"fit {name}", count, settings.resamples)
+
+        done(0)
+        bag = fit_bag_with(runs, settings.fit, settings.resamples, threads=threads, progress=done)
+        return cache.bag_to_json(bag)
+
+    meaning = cache.meaning_of(runs) | {
+        "form": settings.form,
+        "resamples": settings.resamples,
+        "starts": settings.starts,
+        "seed": settings.seed,
+    }
+    return cache.bag_from_json(cache.remember(fits, f"{name}.bag", meaning, make), runs, settings.fit)
+
+
+def validated(runs: Runs, settings: Settings, fits: Path | None, name: str, *, threads=None, progress=None):
+    """Cross-validated scores, or None and why; from fits/<name>.validation.json where they are there."""
+
+    def make():
+        from vvlm_ray.scaling.validation import cross_validate
+
+        if progress:
+            progress(f"cross-validate {name}", 0, 1)
+        folds = min(settings.folds, runs.num_runs)
+        try:
+            scores = cross_validate(
+                runs, settings.fit, resamples=settings.resamples, folds=folds, seed=settings.seed, threads=threads
+            )
+        except UserError as problem:
+            return {"impossible": str(problem)}
+        if progress:
+            progress(f"cross-validate {name}", 1, 1)
+        return cache.scores_to_json(scores)
+
+    meaning = cache.meaning_of(runs) | asdict(settings)
+    value = cache.remember(fits, f"{name}.validation", meaning, make)
+    if "impossible" in value:
+        return None, [f"the runs cannot be cross-validated: {value['impossible']}"]
+    return cache.scores_from_json(value), []
+
+
+def validated_forms(runs: Runs, settings: Settings, fits: Path | None, name: str, *, threads=None, progress=None):
+    """{form: cross-validated R^2} of the forms that these runs can validate; from fits/ where it is there."""
+    found = {}
+    for form in FORM_NAMES:
+        scores, _ = validated(runs, replace(settings, form=form), fits, f"{name}.{form}", threads=threads,
+                              progress=progress)  # fmt: skip
+        if scores is not None:
+            found[form] = scores.r2
+    return found
+
+
+def frontiers(bag: "Bag", grid, cost: Cost, *, budgets, num_examples: float | None, level: float):
+    """The frontier at the budgets, and at many over these and all swept costs."""
+    from vvlm_ray.scaling.frontier import default_grid, frontier, make_grid
+
+    grid = grid or default_grid(bag.runs)
+    swept = np.asarray(cost(**bag.runs.factors), float)
+    low = max(swept.min(), make_grid(grid, cost).cost[0])
+    if budgets is None:
+        budgets = _round_up(np.geomspace(low, swept.max(), NUM_TABLE_BUDGETS))
+    budgets = np.atleast_1d(np.asarray(budgets, float))
+    line = frontier(bag, grid, cost, budgets, num_examples, level=level)
+    every = np.geomspace(min(low, budgets.min()), max(swept.max(), budgets.max()), NUM_CURVE_BUDGETS)
+    every = np.unique(np.concatenate([every[1:], budgets, [min(low, budgets.min())]]))
+    return line, frontier(bag, grid, cost, every, num_examples, level=level)
+
+
+def frontiers_at(analysis: Analysis, sizes) -> "list[Frontier]":
+    """The frontier at the budgets of `curve`, for other data sizes."""
+    from vvlm_ray.scaling.frontier import frontier
+
+    budgets, level = analysis.curve.budgets_flops, analysis.settings.level
+    return [frontier(analysis.bag, analysis.grid, analysis.cost, budgets, float(n), level=level) for n in sizes]
+
+
+def _round_up(values: np.ndarray) -> np.ndarray:
+    """To two digits, upwards, so that the first still buys what it was made for."""
+    unit = 10.0 ** (np.floor(np.log10(values)) - 1)
+    return np.unique(np.ceil(values / unit) * unit)
+
+
+def _num_params(form: str, runs: Runs) -> int:
+    return make_form(form, tuple(runs.factors), runs.num_examples is not None).num_params

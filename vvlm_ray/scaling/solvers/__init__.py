@@ -1,0 +1,1 @@
+"""One solver a file: fast (compiled descent), search (starts and races), lbfgs (the paper's)."""
