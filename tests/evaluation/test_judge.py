@@ -25,6 +25,7 @@ class Judge:
     def __init__(self):
         self.verdict = lambda body: GOOD
         self.bodies, self.keys = [], set()
+        self.names_itself = True
         judge = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -37,7 +38,7 @@ class Judge:
                 said = judge.verdict(body) if body["max_tokens"] == 64 else GOOD
                 status = said if isinstance(said, int) else 200
                 message = {"role": "assistant", "content": said if isinstance(said, str) else repr(said)}
-                good = {"model": body["model"], "choices": [{"message": message}]}
+                good = {"choices": [{"message": message}]} | ({"model": body["model"]} if judge.names_itself else {})
                 reply = json.dumps(good if status == 200 else {"error": {"message": f"no: {KEY}"}}).encode()
                 self.send_response(status)
                 self.send_header("Retry-After", "0")
@@ -114,6 +115,23 @@ def test_good_verdicts_become_points(name, score, published, judge, parts, capfd
     assert judge.keys == {f"Bearer {KEY}"}
     assert {path.name for path in published.home.parent.iterdir()} == before  # no submission files here
     assert KEY not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("name", ["VDC", "AQA"])
+def test_the_study_names_the_judge_and_a_reply_without_the_models_name_is_no_zero(name, published, judge, parts):
+    BUILDERS[name](published)
+    judge.names_itself = False
+    settings = replace(judge.settings, model="another-judge")
+    result = evaluate(*parts, tasks=[name], num_frames=NUM_FRAMES, judge=settings)
+    assert result.scores == {name: pytest.approx(100.0 if name == "AQA" else 80.0)}
+    assert result.judge == "another-judge"
+    assert {body["model"] for body in judge.bodies} == {"another-judge"}
+
+
+def test_the_environment_does_not_change_the_judge(monkeypatch):
+    monkeypatch.setenv("MODEL_VERSION", "not for this run")
+    assert JudgeSettings.from_environment().model == PAPER_JUDGE
+    assert JudgeSettings.named("another-judge").model == "another-judge"
 
 
 def test_fractions_and_fences_do_not_matter_where_yes_or_no_decides(published, judge, parts):

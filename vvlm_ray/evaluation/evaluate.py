@@ -52,6 +52,7 @@ class EvaluationResult:
     """`scores` on 0..100 per benchmark or local task, and `avg`, their plain mean (Metrics/Avg).
 
     `num_questions` counts all questions asked, `num_unreadable` those among them that no score contains.
+    `judge` names the model that gave verdicts, None where no task was judged.
     """
 
     scores: dict[str, float]
@@ -59,6 +60,7 @@ class EvaluationResult:
     num_questions: int
     num_unreadable: int
     seconds: float
+    judge: str | None = None
 
 
 def evaluate(
@@ -93,7 +95,8 @@ def evaluate(
     model = getattr(model, "module", model)  # without the wrapper of DistributedDataParallel
     started = time.monotonic()
     plans = _plans(tasks, task_folders, video_root)
-    if any(plan.benchmark.is_judged for plan in plans):
+    is_judged = any(plan.benchmark.is_judged for plan in plans)
+    if is_judged:
         on_first_process(lambda: check_judge(judge))
     scores: dict[str, float] = {}
     num_questions = num_unreadable = 0
@@ -124,6 +127,7 @@ def evaluate(
         num_questions=num_questions,
         num_unreadable=num_unreadable,
         seconds=time.monotonic() - started,
+        judge=judge.model if is_judged else None,
     )
 
 

@@ -55,11 +55,16 @@ class JudgeSettings:
 
     @classmethod
     def from_environment(cls) -> JudgeSettings:
-        """OPENAI_API_URL and MODEL_VERSION where they are set; the paper's judge else."""
-        return cls(
-            url=os.environ.get("OPENAI_API_URL", OPENAI_URL),
-            model=os.environ.get("MODEL_VERSION", PAPER_JUDGE),
-        )
+        """The paper's judge, at OPENAI_API_URL where it is set."""
+        return cls.named(PAPER_JUDGE)
+
+    @classmethod
+    def named(cls, model: str) -> JudgeSettings:
+        """The judge that a study names, at OPENAI_API_URL where it is set.
+
+        MODEL_VERSION, which lmms-eval's tasks read, is not: it would change the scores and no trial's id.
+        """
+        return cls(url=os.environ.get("OPENAI_API_URL", OPENAI_URL), model=model)
 
 
 @dataclass
@@ -91,7 +96,7 @@ class Verdicts:
             raise EvaluationFailed(
                 f"{task}: {len(self.unusable)} of {num_expected} verdicts cannot be used, for example "
                 f"{self.unusable[0]}. lmms-eval would cut fractions and count the rest as score 0; run the "
-                f"evaluation again, or use the paper's judge, MODEL_VERSION={PAPER_JUDGE}"
+                f"evaluation again, or use the paper's judge, {PAPER_JUDGE}"
             )
         if self.num_usable < num_expected:
             raise EvaluationFailed(
@@ -207,7 +212,8 @@ class JudgeRelay:
             if problem is None:
                 with self._lock:
                     self.verdicts.num_usable += 1
-                return reply
+                # The tasks read `model` as well, and make a 0 of a reply without it.
+                return {"model": self.settings.model} | reply
         with self._lock:
             self.verdicts.unusable.append(problem)
         return _chat_reply(_AFTER_FAILURE, self.settings.model)
@@ -237,7 +243,7 @@ def check_judge(settings: JudgeSettings) -> None:
     except _CallFailed as error:
         raise EvaluationFailed(
             f"the judge {settings.model} at {settings.url} does not answer: {error}. Check {KEY_VARIABLE}, "
-            "OPENAI_API_URL (the full address, ending in /chat/completions) and MODEL_VERSION"
+            "OPENAI_API_URL (the full address, ending in /chat/completions) and the judge's name"
         ) from None
 
 

@@ -31,6 +31,7 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
     import torch
 
     from vvlm_ray.evaluation.evaluate import evaluate
+    from vvlm_ray.evaluation.judge import JudgeSettings
     from vvlm_ray.training.loop import finetune
 
     start = time.monotonic()
@@ -76,6 +77,7 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
             limit=study.evaluation.limit,
             task_folders=load.local_tasks(),
             max_unreadable_share=study.evaluation.max_unreadable_share,
+            judge=JudgeSettings.named(study.evaluation.judge),
             on_batch=lambda task, done, total: stage(f"evaluating {task}", done, total),
         )
         if not is_writer:
@@ -93,6 +95,7 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
                 "num_unreadable": trained.num_unreadable + result.num_unreadable,
                 "unreadable": [[str(path), reason] for path, reason in trained.unreadable],
                 "num_questions": result.num_questions,
+                "judge": result.judge,
                 "examples_per_second": trained.examples_per_second,
                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
                 "num_workers": context.get_world_size(),
