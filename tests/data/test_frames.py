@@ -30,6 +30,24 @@ def test_frames_are_the_ones_asked_for(tiny_videos, name, num_frames):
     np.testing.assert_array_equal((frames[:, 16, 16, 0].astype(int) + 4) // 8, asked)
 
 
+def test_an_ordinary_clip_is_read_every_time(tmp_path):
+    """10 s, 30 fps, 320x240, as libx264 writes it by default: B-frames that the decoder gives back late."""
+    path = tmp_path / "ordinary.mp4"
+    noise = np.random.default_rng(0).integers(60, 120, (240, 320, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 240, 320, "yuv420p"
+        for number in range(300):
+            picture = np.roll(noise, number, axis=1)
+            picture[:, :160] = number % 100 * 2
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    for _ in range(6):
+        frames = read_frames(path, 8)
+        told = frames[:, 40:200, 40:120].mean(axis=(1, 2, 3)) / 2
+        np.testing.assert_allclose(told, sample_indices(300, 8) % 100, atol=2)
+
+
 def test_an_image_is_a_video_of_one_frame(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")

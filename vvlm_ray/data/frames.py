@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-# decord retries this often at what looks like the file's end; its own 10,240 takes minutes on a cut-off file.
-_EOF_RETRIES = "64"
 
 
 class UnreadableVideo(Exception):
@@ -44,7 +41,6 @@ def read_frames(path: str | Path, num_frames: int) -> np.ndarray:
 
 
 def _read_video(path: Path, num_frames: int) -> np.ndarray:
-    os.environ.setdefault("DECORD_EOF_RETRY_MAX", _EOF_RETRIES)
     import decord
 
     decord.logging.set_level(decord.logging.FATAL)  # ffmpeg's remarks on single files; errors are raised anyway
