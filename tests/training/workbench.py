@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast
 
 from vvlm_ray.data.dataset import Collator, VideoInstructionDataset
 from vvlm_ray.data.examples import load_examples
+from vvlm_ray.model.backbones import load_tokenizer
 from vvlm_ray.model.preprocess import ImagePreprocessor
 from vvlm_ray.model.prompts import video_token_id
 from vvlm_ray.model.video_vlm import VideoVLM
@@ -26,7 +26,7 @@ class Workbench:
     tokens_per_frame: int = 4
 
     def tokenizer(self):
-        return PreTrainedTokenizerFast.from_pretrained(self.backbone / "lm")
+        return load_tokenizer(self.backbone / "lm")
 
     def model(self, dtype=torch.float32):
         torch.manual_seed(0)  # the projector's
@@ -53,7 +53,7 @@ class Workbench:
         result = finetune(
             model,
             self.dataset() if dataset is None else dataset,
-            Collator(0),
+            Collator(self.tokenizer().pad_token_id),
             FinetuneSettings(**SETTINGS | (settings or {})),
             **options,
         )

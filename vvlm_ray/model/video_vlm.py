@@ -31,6 +31,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vvlm_ray.errors import UserError
+from vvlm_ray.model.backbones import load_language_model, load_vision_tower
 from vvlm_ray.model.prompts import IGNORED_LABEL
 
 POOLING_MODES = ("bilinear", "bilinear-antialias", "average")
@@ -112,14 +113,15 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
         projector: str | Path | None = None,
         pooling: str = "bilinear",
         vision_select_layer: int = -2,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> VideoVLM:
         """Assemble pretrained parts; without `projector` (a safetensors file) it is drawn at random.
 
-        `vision` may hold a SiglipVisionModel or a whole SiglipModel; `lm` any causal LM of transformers.
+        `vision` may hold a SiglipVisionModel or a whole SiglipModel; `lm` any causal LM of transformers. Weights
+        become `dtype` whatever they are stored in. Raises UserError for parts that are not whole or of another kind.
         """
-        vision_tower = SiglipVisionModel.from_pretrained(vision, dtype=dtype)
-        language_model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype)
+        vision_tower = load_vision_tower(vision, dtype)
+        language_model = load_language_model(lm, dtype)
         config = VideoVLMConfig(
             vision_config=vision_tower.config,
             text_config=language_model.config,

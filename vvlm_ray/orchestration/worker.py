@@ -173,14 +173,13 @@ class _Loader:
 
     def model(self, projector: Path | None) -> tuple[Any, Any, Any]:
         """The model from its backbone, its tokenizer, and the preprocessor of its vision tower."""
-        from transformers import AutoTokenizer
-
+        from vvlm_ray.model.backbones import load_tokenizer
         from vvlm_ray.model.preprocess import ImagePreprocessor
         from vvlm_ray.model.prompts import video_token_id
         from vvlm_ray.model.video_vlm import VideoVLM
 
         lm, vision = self.path(self.backbone.lm), self.path(self.backbone.vision)
-        tokenizer = AutoTokenizer.from_pretrained(lm)
+        tokenizer = load_tokenizer(lm)
         model = VideoVLM.from_backbones(
             vision,
             lm,

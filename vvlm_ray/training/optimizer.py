@@ -9,14 +9,19 @@ from torch import nn
 
 from vvlm_ray.training.settings import FinetuneSettings
 
+_MASTER = (torch.float32, torch.float64)
 MAX_GRAD_NORM = 1.0  # [open in the paper: LLaVA's value]
 
 
 def build_optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim.AdamW:
     """AdamW over the trainable parameters, in groups of the LM, the projector and the vision tower.
 
-    Each group holds its peak rate under "peak_lr".
+    Each group holds its peak rate under "peak_lr". Raises TypeError for a weight below float32, in which steps of
+    1e-5 of its size are lost: AdamW's weights are the master weights here.
     """
+    low = [f"{name} ({p.dtype})" for name, p in model.named_parameters() if p.requires_grad and p.dtype not in _MASTER]
+    if low:
+        raise TypeError(f"weights to be trained have to be in float32: {', '.join(low[:3])} of {len(low)} are not")
     projector_lr = settings.lr if settings.projector_lr is None else settings.projector_lr
     peaks = {"language_model": settings.lr, "projector": projector_lr, "vision_tower": settings.vision_lr}
     groups = []

@@ -1,0 +1,145 @@
+"""Pretrained parts as they are released: SigLIP towers, causal LMs and their tokenizers, checked as they are loaded.
+
+Weights are read as float32 whatever they are stored in: AdamW at 1e-5 moves next to nothing in bfloat16. Only
+safetensors are read and no code of a folder is run; a part with a missing, unexpected or misshapen tensor is refused
+by that tensor's name, where transformers would draw it at random.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, SiglipVisionModel
+from transformers.utils import logging
+
+from vvlm_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_TOWERS = ("siglip", "siglip_vision_model")
+# What may stand in a file beside the wanted tensors: the text half of a whole SigLIP, and tables made from the config.
+_PASSED_OVER = ("text_model.", "logit_scale", "logit_bias")
+_MADE_FROM_CONFIG = ("rotary_emb.inv_freq", "embeddings.position_ids")
+# Llama 3 has no pad token, but a token that is meant for it.
+_PAD_TOKEN = "<|finetune_right_pad_id|>"
+_NUM_NAMED = 5
+
+
+def load_vision_tower(folder: str | Path, dtype: torch.dtype = torch.float32) -> SiglipVisionModel:
+    """The tower of a folder that holds a SiglipVisionModel or a whole SiglipModel.
+
+    Raises UserError when it is another kind of model, incomplete, or not stored as safetensors.
+    """
+    config = _read_config(folder)
+    if config.model_type not in _TOWERS:
+        raise UserError(
+            f"{folder}: is a {config.model_type} model; a SigLIP vision tower is expected (model type siglip)"
+        )
+    return _load(SiglipVisionModel, folder, dtype)
+
+
+def load_language_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Any causal LM of transformers; errors as `load_vision_tower`."""
+    config = _read_config(folder)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise UserError(f"{folder}: is a {config.model_type} model; a causal language model is expected")
+    return _load(AutoModelForCausalLM, folder, dtype)
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a language model, with a pad token: Llama 3's own place holder, else its end token.
+
+    No token is added. Where padding is the end token, the attention mask and the labels tell them apart.
+    Raises UserError when there is no tokenizer, or one without an end token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: no tokenizer can be read ({_first_line(error)})") from error
+    if tokenizer.pad_token_id is None:
+        pad = _PAD_TOKEN if _PAD_TOKEN in tokenizer.get_vocab() else tokenizer.eos_token
+        if pad is None:
+            raise UserError(f"{folder}: the tokenizer has neither a pad token nor an end token; set one of them")
+        tokenizer.pad_token = pad
+    return tokenizer
+
+
+def _read_config(folder: str | Path) -> PreTrainedConfig:
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder}: holds no config.json; give the folder of a model as transformers saves it")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{Path(folder) / 'config.json'}: cannot be read ({_first_line(error)})") from error
+
+
+def _load(kind: Any, folder: str | Path, dtype: torch.dtype) -> Any:
+    if not any(Path(folder).glob("*.safetensors")):
+        pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in Path(folder).glob(pattern))
+        found = f"only {', '.join(pickles[:_NUM_NAMED])}, and pickles are not loaded" if pickles else "no weights"
+        raise UserError(
+            f"{folder}: holds {found}; save it as safetensors (model.save_pretrained in transformers 5 does)"
+        )
+    try:
+        with _quiet():
+            model, report = kind.from_pretrained(
+                folder,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                output_loading_info=True,
+            )
+    except Exception as error:  # whatever is wrong with a file: OSError, ValueError, RuntimeError, SafetensorError
+        raise UserError(f"{folder}: cannot be loaded ({_first_line(error)})") from error
+    _refuse_gaps(folder, report)
+    return model
+
+
+def _refuse_gaps(folder: str | Path, report: dict[str, Any]) -> None:
+    """Raise UserError unless every tensor of the model came from the file, and every one of the file was used."""
+    unexpected = [
+        name
+        for name in report["unexpected_keys"]
+        if not name.startswith(_PASSED_OVER) and not name.endswith(_MADE_FROM_CONFIG)
+    ]
+    mismatched = [
+        f"{name} (stored {tuple(stored)}, needed {tuple(needed)})" for name, stored, needed in report["mismatched_keys"]
+    ]
+    problems = [
+        f"{kind} {', '.join(sorted(names)[:_NUM_NAMED])}"
+        + (f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else "")
+        for kind, names in (
+            ("misses", report["missing_keys"]),
+            ("does not know", unexpected),
+            ("has in another shape", mismatched),
+            ("fails on", report["error_msgs"]),
+        )
+        if names
+    ]
+    if problems:
+        raise UserError(f"{folder}: its weights do not fit its config.json: it {'; it '.join(problems)}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers' progress bar and its report on weights stay silent: what matters is raised."""
+    level, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bar:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
