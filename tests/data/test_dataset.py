@@ -9,7 +9,6 @@ import torch
 from vvlm_ray.data.dataset import Collator, Unreadable, VideoInstructionDataset
 from vvlm_ray.data.examples import load_examples
 from vvlm_ray.data.frames import read_frames
-from vvlm_ray.errors import UserError
 from vvlm_ray.model.preprocess import ImagePreprocessor
 from vvlm_ray.model.prompts import encode_conversation
 
@@ -55,11 +54,25 @@ def test_unreadable_is_marked_and_not_replaced(make, examples, tmp_path):
     assert item == Unreadable(str(tmp_path / "gone.mp4"), "no such file")
 
 
-def test_too_long_is_an_error_and_not_cut(make, examples):
+def test_too_long_is_marked_and_not_cut(make, examples):
     length = len(make(examples)[0]["input_ids"])
     assert len(make(examples, max_length=length)[0]["input_ids"]) == length
-    with pytest.raises(UserError, match=rf"train: example row0 is {length} tokens long, of which 12 are visual"):
-        make(examples, max_length=length - 1)[0]
+    item = make(examples, max_length=length - 1)[0]
+    assert item == Unreadable(
+        "train: example row0", f"{length} tokens, of which 12 are visual, and the LM's context holds {length - 1}"
+    )
+
+
+def test_text_that_cannot_be_encoded_is_marked(make, examples, tiny_backbone):
+    """A second place holder in the text would shift every visual token behind it."""
+    turns = (("user", "what <video> colour <video> ?"), ("assistant", "green"))
+    item = make([replace(examples[0], turns=turns)])[0]
+    assert isinstance(item, Unreadable) and "video marks" in item.reason
+
+
+def test_videos_named_without_an_ending_are_found(make, examples):
+    bare = replace(examples[13], video=examples[13].video.with_suffix(""))
+    torch.testing.assert_close(make([bare])[0]["pixel_values"], make(examples)[13]["pixel_values"])
 
 
 def test_loader_workers_get_no_examples(make, examples):

@@ -1,30 +1,22 @@
-"""LLaVA files and their mistakes; subsets of mixtures as properties, on sizes like the paper's."""
+"""Rows in every layout, and their mistakes."""
 
 import json
-from pathlib import Path
+import re
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from vvlm_ray.data.examples import Example, load_examples, nested_counts, nested_subset
+from vvlm_ray.data.examples import (
+    CAPTION_PROMPT,
+    CHOICE_PROMPT,
+    Example,
+    Layout,
+    Tally,
+    load_examples,
+    read_examples,
+)
+from vvlm_ray.data.rows import read_rows
 from vvlm_ray.errors import UserError
-
-# Wang et al. 2025, App. B
-PAPER = {
-    "LLaVA-Hound": 255_000,
-    "LLaVA-Video-178K": 1_335_500,
-    "ActivityNet-QA": 23_530,
-    "NExT-QA": 34_114,
-    "PerceptionTest": 2_403,
-    "VideoInstruct100K": 100_010,
-    "VCG+112K": 112_716,
-    "VideoChatGPT": 25_803,
-    "VideoChat": 40_807,
-    "Kinetics-710": 39_949,
-    "Something-Something-v2": 40_000,
-    "CLEVRER": 82_620,
-    "WebVid": 99_922,
-}
 
 
 def row(**changes):
@@ -59,26 +51,84 @@ def turns(*pairs):
     return [{"from": speaker, "value": text} for speaker, text in pairs]
 
 
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ("text", "row 2 is str"),
-        ({"id": 1, "conversations": []}, "row 2 has no 'video'"),
-        (row(video=["a.mp4"]), "row 2 has no 'video'"),
-        (row(conversations=[]), "row 2 has no 'conversations'"),
-        (row(conversations=turns(("human", "a"), ("system", "b"))), "row 2, turn 2: 'from' is 'system'"),
-        (row(conversations=turns(("human", "a"), ("gpt", " "))), "row 2, turn 2: 'value' is empty"),
-        (row(conversations=turns(("gpt", "a"), ("human", "b"))), "row 2, turn 1: .* take turns"),
-        (row(conversations=turns(("human", "a"))), "row 2: the last turn is 'human'"),
-    ],
-)
-def test_bad_rows_are_named(tmp_path, bad, message):
+BAD = [
+    ("text", "not an object"),
+    ({"id": 1, "conversations": turns(("human", "a"), ("gpt", "b"))}, "no video or image"),
+    (row(video=["a.mp4", "b.mp4"]), "several videos or images"),
+    (row(video="/etc/passwd"), "outside video_root"),
+    (row(video="a/../../b.mp4"), "outside video_root"),
+    (row(video="a\0.mp4"), "no file name"),
+    (row(video="x" * 300), "no file name"),
+    (row(video="."), "no file name"),
+    (row(conversations=[]), "neither a conversation nor"),
+    (row(conversations=["a", "b"]), "a turn is no object"),
+    (row(conversations=turns(("human", "a"), ("system", "b"))), "neither from 'human' nor from 'gpt'"),
+    (row(conversations=turns(("human", "a"), (["gpt"], "b"))), "neither from 'human' nor from 'gpt'"),
+    (row(conversations=turns(("human", "a"), ("gpt", " "))), "an empty answer"),
+    (row(conversations=turns(("human", ""), ("gpt", "b"))), "an empty question"),
+    (row(conversations=turns(("human", "a"), ("gpt", 7))), "an empty answer"),
+    (row(conversations=turns(("human", "a"), ("gpt", "\ud800"))), "not valid Unicode"),
+    (row(conversations=turns(("gpt", "a"), ("human", "b"))), "do not take turns"),
+    (row(conversations=turns(("human", "a"))), "the last turn is 'human'"),
+    (row(conversations=turns(("human", "<image><image>a"), ("gpt", "b"))), "a second <image>"),
+    (row(conversations=turns(("human", "a"), ("gpt", "b <video>"))), "a second <image>"),
+    (row(start=3, end=2), "start and end enclose nothing"),
+    (row(start="soon"), "no number of seconds"),
+    (row(start=float("nan")), "no number of seconds"),
+    ({"video": "a.mp4", "question": "which?", "options": ["x", "y"], "answer": "z"}, "none of the options"),
+    ({"video": "a.mp4", "question": "which?", "options": "xy", "answer": "x"}, "options that are no list"),
+    ({"video": "a.mp4", "QA": []}, "no questions"),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD)
+def test_bad_rows_are_counted_and_named(tmp_path, bad, reason):
     path = write(tmp_path / "data.json", [row(), bad, row()])
-    with pytest.raises(UserError, match=f"data.json: {message}"):
+    with pytest.raises(UserError, match=f"data.json: 1 of 3 rows cannot be used(.|\n)*{re.escape(reason)}.*row 2"):
         load_examples(path, tmp_path)
+    assert len(load_examples(path, tmp_path, max_unusable_share=0.34)) == 2
     path = write(tmp_path / "data.jsonl", [row(), bad])
-    with pytest.raises(UserError, match=f"data.jsonl: {message.replace('row 2', 'line 3')}"):
+    with pytest.raises(UserError, match=f"data.jsonl: 1 of 2 rows cannot be used(.|\n)*{re.escape(reason)}.*line 3"):
         load_examples(path, tmp_path)
+
+
+GOOD = [
+    (row(video=None, image="i.jpg"), "i.jpg", ["<video>\nwhat?", 'a [cat], "red" {1}']),
+    (row(video=["b.mp4"]), "b.mp4", ["<video>\nwhat?", 'a [cat], "red" {1}']),
+    ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}], "video": "v"}, "v", "qr"),
+    ({"q": "who?", "a": "she", "video_id": "v_x"}, "v_x", ["who?", "she"]),
+    ({"video": "c.mp4", "QA": [{"i": "Look.", "q": "", "a": "x"}, {"q": "2?", "a": "y"}]}, "c.mp4",
+     ["Look.", "x", "2?", "y"]),
+    ({"video": "c.mp4", "question": "how?", "a0": "so", "a1": "thus", "answer": "1"}, "c.mp4",
+     [f"how?\nA. so\nB. thus\n{CHOICE_PROMPT}", "B"]),
+    ({"video": "c.mp4", "question": "how?", "choices": ["A. so", "B. thus"], "answer": "(b)"}, "c.mp4",
+     [f"how?\nA. so\nB. thus\n{CHOICE_PROMPT}", "B"]),
+    ({"video": "c.mp4", "caption": "A cat."}, "c.mp4", [CAPTION_PROMPT, "A cat."]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("good", "video", "texts"), GOOD)
+def test_layouts(tmp_path, good, video, texts):
+    (example,) = load_examples(write(tmp_path / "data.json", [good]), tmp_path)
+    assert example.video == tmp_path / video
+    assert [text for _, text in example.turns] == list(texts)
+    assert [role for role, _ in example.turns] == ["user", "assistant"] * (len(texts) // 2)
+
+
+def test_fields_and_patterns_of_a_source(tmp_path):
+    path = write(tmp_path / "data.json", [{"vid": 12, "ask": "q", "say": "r", "from_s": "1.5", "to_s": 4}])
+    layout = Layout({"question": "ask", "answer": "say", "start": "from_s", "end": "to_s"}, "clips/v_{vid}.mp4")
+    (example,) = read_examples([path], "mine", tmp_path, layout, Tally())
+    assert example.video == tmp_path / "clips/v_12.mp4" and (example.start, example.end) == (1.5, 4.0)
+    tally = Tally()
+    assert not list(read_examples([path], "mine", tmp_path, replace(layout, video="v_{no_such}.mp4"), tally))
+    assert tally.unusable == {"a field of the pattern `video` is missing": 1}
+
+
+@pytest.mark.parametrize("pattern", ["v.mp4", "{", "{0}", "{vid.__class__}", "{vid[0]}", "{vid:>999}", "{vid!r}"])
+def test_patterns_that_are_none(pattern):
+    with pytest.raises(UserError, match="video: "):
+        Layout(video=pattern)
 
 
 @pytest.mark.parametrize(
@@ -86,10 +136,18 @@ def test_bad_rows_are_named(tmp_path, bad, message):
     [
         ("cut.json", json.dumps([row(), row()])[:-20], "row 2 is not JSON"),
         ("cut.json", json.dumps([row()])[:-1], "after row 1 .* cut off"),
-        ("bad.jsonl", json.dumps(row()) + "\n{'id': 1}\n", "line 2 is not JSON"),
+        ("bad.jsonl", json.dumps(row()) + "\n{'id': 1}\n", r"1 of 2 rows(.|\n)*not JSON \(first: .*line 2\)"),
+        ("bytes.jsonl", json.dumps(row()).encode() + b'\n{"id": "\xff"}\n', r"1 of 2 rows(.|\n)*not UTF-8 text"),
         ("empty.json", "[]", "holds no examples"),
         ("empty.jsonl", "", "holds no examples"),
         ("latin.json", b"[\xe9]", "is not UTF-8"),
+        ("wide.jsonl", json.dumps(row()).encode("utf-16"), "is UTF-16"),
+        ("deep.json", "[" * 100_000, "row 1 is nested too deeply"),
+        ("deep.jsonl", "[" * 100_000, r"1 of 1 rows(.|\n)*not JSON"),
+        ("number.json", "7", "is a int; a list of rows"),
+        ("two.json", '{"a": 1} [', "goes on after its end"),
+        ("not.parquet", "PAR1", "cannot be read as parquet"),
+        ("wide.csv", "video,q,a\nv.mp4,q,a,b\n", r"1 of 1 rows(.|\n)*more cells"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, text, message):
@@ -98,74 +156,16 @@ def test_bad_files_are_named(tmp_path, name, text, message):
         load_examples(tmp_path / name, tmp_path)
 
 
+def test_a_list_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
+    """Rows are cut wherever a piece ends: inside a string, an escape, a number, a name."""
+    rows = [row(id=10**i, note="\u00e9\\n" * i) for i in range(40)]
+    path = write(tmp_path / "data.json", rows)
+    monkeypatch.setattr("vvlm_ray.data.rows._CHARACTERS_AT_ONCE", 7)
+    assert [read for _, read in read_rows(path)] == rows
+    path.write_text(json.dumps([1, 23, 456]))
+    assert [read for _, read in read_rows(path)] == [1, 23, 456]
+
+
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"nothing\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"nothing\.json: no such file"):
         load_examples(tmp_path / "nothing.json", tmp_path)
-
-
-def mixture(sizes):
-    return {name: [Example(f"{name}/{i}", Path("v"), (), name) for i in range(size)] for name, size in sizes.items()}
-
-
-def test_subsets_are_nested_and_seeded():
-    sources = mixture({"a": 50, "b": 23, "c": 2})
-    previous = set()
-    for num_examples in range(1, 76):
-        subset = {example.example_id for example in nested_subset(sources, num_examples, seed=3)}
-        assert len(subset) == num_examples
-        assert previous < subset
-        previous = subset
-    assert nested_subset(sources, 30, seed=3) == nested_subset(sources, 30, seed=3)
-    assert nested_subset(sources, 30, seed=3) != nested_subset(sources, 30, seed=4)
-
-
-def test_a_source_is_drawn_alike_whatever_stands_beside_it():
-    sources = mixture({"a": 40, "b": 40})
-    of_a = [e for e in nested_subset(sources, 20, seed=0) if e.source == "a"]
-    assert of_a == nested_subset({"a": sources["a"]}, 10, seed=0)
-    assert {e.example_id for e in nested_subset(dict(reversed(sources.items())), 20, seed=0)} == {
-        e.example_id for e in nested_subset(sources, 20, seed=0)
-    }
-
-
-@pytest.mark.parametrize("num_examples", [1_000, 250_000, 500_000, 1_000_000, 2_000_000, 2_187_374])
-def test_the_papers_mixture_keeps_its_fractions(num_examples):
-    counts = nested_counts(PAPER, num_examples)
-    assert sum(counts.values()) == num_examples and list(counts) == list(PAPER)
-    for name, size in PAPER.items():
-        assert abs(counts[name] - num_examples * size / sum(PAPER.values())) < 2  # of 152,291 at n = 250,000
-
-
-def test_counts_keep_to_the_fraction_and_never_fall():
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        sizes = {str(i): int(size) for i, size in enumerate(rng.integers(1, 60, rng.integers(1, 6)))}
-        total = sum(sizes.values())
-        previous = dict.fromkeys(sizes, 0)
-        for num_examples in range(1, total + 1):
-            counts = nested_counts(sizes, num_examples)
-            for name, size in sizes.items():
-                assert previous[name] <= counts[name] <= size
-                assert abs(counts[name] - num_examples * size / total) < 1
-            previous = counts
-        assert previous == sizes
-
-
-def test_largest_remainders_would_not_be_nested():
-    """The Alabama paradox, which is why nested_counts does not share out remainders."""
-
-    def largest_remainders(sizes, num_examples):
-        exact = np.array(list(sizes.values())) * num_examples / sum(sizes.values())
-        counts = np.floor(exact).astype(int)
-        counts[np.argsort(counts - exact)[: num_examples - counts.sum()]] += 1
-        return counts
-
-    sizes = {"a": 6, "b": 6, "c": 2}
-    assert largest_remainders(sizes, 10)[2] == 2 and largest_remainders(sizes, 11)[2] == 1
-    assert nested_counts(sizes, 10)["c"] <= nested_counts(sizes, 11)["c"]
-
-
-@pytest.mark.parametrize("num_examples", [0, 76])
-def test_more_than_there_is(num_examples):
-    with pytest.raises(UserError, match=r"there are 75 examples \(a 50, b 25\)"):
-        nested_subset(mixture({"a": 50, "b": 25}), num_examples, seed=0)

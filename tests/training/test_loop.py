@@ -179,7 +179,7 @@ def test_loader_workers_change_nothing(bench, monkeypatch):
     assert result.num_examples_seen == 24
     dataset = bench.dataset()
     dataset.encoder = replace(dataset.encoder, max_length=5)
-    with pytest.raises(UserError, match="raise max_length"):  # out of the worker
+    with pytest.raises(UserError, match="the LM's context holds 5"):  # out of the worker
         bench.run(dataset=dataset, settings=settings | {"num_loader_workers": 1})
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset
 
-from vvlm_ray.data.examples import Example
+from vvlm_ray.data.examples import Example, find_video
 from vvlm_ray.data.frames import UnreadableVideo, read_frames
 from vvlm_ray.errors import UserError
 from vvlm_ray.model.prompts import IGNORED_LABEL, encode_conversation
@@ -24,7 +24,10 @@ Item = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands where an example would: its video could not be read. Nothing takes its place silently."""
+    """Stands where an example would: its video could not be read, or its text not be encoded.
+
+    Nothing takes its place silently.
+    """
 
     path: str
     reason: str
@@ -35,7 +38,7 @@ class ExampleEncoder:
     """Example -> {input_ids (L,), labels (L,), pixel_values (T, 3, H, W)}, or Unreadable.
 
     Indexed by the example itself, so that a data-loader worker needs this encoder and not a copy of millions of
-    examples. Raises UserError when a sequence is longer than `max_length`: cut, it could lose its answer.
+    examples. A sequence longer than `max_length` (the LM's context) is not cut, which could lose its answer.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -46,15 +49,18 @@ class ExampleEncoder:
 
     def __getitem__(self, example: Example) -> Item | Unreadable:
         num_video_tokens = self.num_frames * self.tokens_per_frame
-        input_ids, labels = encode_conversation(self.tokenizer, example.turns, num_video_tokens)
+        try:
+            input_ids, labels = encode_conversation(self.tokenizer, example.turns, num_video_tokens)
+        except UserError as error:
+            return Unreadable(f"{example.source}: example {example.example_id}", str(error))
         if self.max_length is not None and len(input_ids) > self.max_length:
-            raise UserError(
-                f"{example.source}: example {example.example_id} is {len(input_ids)} tokens long, of which "
-                f"{num_video_tokens} are visual, but max_length is {self.max_length}; raise max_length, or leave "
-                "the example out"
+            return Unreadable(
+                f"{example.source}: example {example.example_id}",
+                f"{len(input_ids)} tokens, of which {num_video_tokens} are visual, and the LM's context holds "
+                f"{self.max_length}",
             )
         try:
-            frames = read_frames(example.video, self.num_frames)
+            frames = read_frames(find_video(example.video), self.num_frames)
         except UnreadableVideo as error:
             return Unreadable(str(error.path), error.reason)
         return {

@@ -211,7 +211,8 @@ class _Loader:
     def dataset(self, tokenizer: Any, preprocessor: Any, mixture: dict[str, Source]) -> tuple[Any, Any]:
         """The trial's subset of a mixture; all of it where the trial names no size."""
         from vvlm_ray.data.dataset import Collator, VideoInstructionDataset
-        from vvlm_ray.data.examples import load_examples, nested_subset
+        from vvlm_ray.data.examples import load_examples
+        from vvlm_ray.data.mixtures import nested_subset
 
         sources = {
             name: load_examples(self.path(s.path), self.path(s.video_root), source=name) for name, s in mixture.items()
