@@ -21,17 +21,27 @@ from vvlm_ray.study.trials import Trial
 
 # Every Ray head node has this resource; a sliver of it keeps the drivers there and takes no CPU.
 DRIVER_RESOURCES = {"node:__internal_head__": 0.0001}
+MAX_CALLS = 50  # tasks of one process: decord and allocators grow over long runs
 
 
-def drive(config: dict[str, Any], *, study_root: str, sweep_file: str, trials: dict[str, dict[str, Any]]) -> None:
+def drive(
+    config: dict[str, Any],
+    *,
+    study_root: str,
+    sweep_file: str,
+    trials: dict[str, dict[str, Any]],
+    in_local_mode: bool,
+) -> None:
     """Run one job to its end and report its seconds, or the reason why it failed.
 
-    `config` names the job (see StudySearcher); `trials` holds the study's trials as dicts, by id.
+    `config` names the job (see StudySearcher); `trials` holds the study's trials as dicts, by id. `in_local_mode`: jobs
+    of one CPU worker run in Ray Train's local mode, without a worker group.
     """
     from ray import tune
 
     start = time.monotonic()
     folder, study = open_study(study_root)
+    config = config | {"in_local_mode": in_local_mode}
     try:
         if config["kind"] == "trial":
             trial = trials.get(config["job_id"]) or _added_trial(folder, study, config["job_id"])
@@ -74,38 +84,58 @@ def _pretrain(folder: StudyFolder, study: Study, backbone: str, sweep_file: str,
 
 
 def _fit(study: Study, loop: Callable[..., None], job: dict[str, Any], run: Path, config: dict[str, Any]) -> None:
-    """Run `loop` on the slots that the queue has admitted; checkpoints lie in the folder `run`."""
-    from ray.train import CheckpointConfig, RunConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
+    """Run `loop` on the slots that the queue has admitted: in this machine's processes, or in a worker group."""
     scaling = scaling_config(study.resources, config)
     write_json(run / WORKERS_NOTE, {"workers": scaling.num_workers})
     forget_stage(run)
-    trainer = TorchTrainer(
+    if config["in_local_mode"] and scaling.num_workers == 1 and not scaling.use_gpu:
+        _run_task(study.resources.cpus_per_worker, fit_locally, loop, job)
+    else:
+        _fit_in_worker_group(loop, job, run, scaling, config)
+
+
+def fit_locally(loop: Callable[..., None], job: dict[str, Any]) -> None:
+    """A Ray Train job in local mode: the worker function in this process, which Ray keeps for the next trial.
+
+    A worker group is five processes (controller, three helpers, the worker), each of which imports what it needs: on a
+    cluster that is nothing beside a trial, on a laptop it would be most of the time.
+    """
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    TorchTrainer(loop, train_loop_config=job, scaling_config=ScalingConfig(num_workers=0)).fit()
+
+
+def _fit_in_worker_group(
+    loop: Callable[..., None], job: dict[str, Any], run: Path, scaling: Any, config: dict[str, Any]
+) -> None:
+    from ray.train import RunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    TorchTrainer(
         loop,
         train_loop_config=job,
         scaling_config=scaling,
         torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
-        # A stable name in the study's folder: a job that starts again goes on from its last checkpoint.
         run_config=RunConfig(
-            name=run.name,
-            storage_path=str(run.parent.resolve()),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-            failure_config=failure_config(config),
+            name=run.name, storage_path=str(run.parent.resolve()), failure_config=failure_config(config)
         ),
-    )
-    trainer.fit()
+    ).fit()
 
 
 def _make(folder: StudyFolder, study: Study, kind: str, job_id: str) -> None:
     """The synthetic benchmark or one of its backbones, as a Ray task on one CPU."""
+    make = {"benchmark": make_benchmark, "backbone": make_backbone}[kind]
+    _run_task(1, make, str(folder.assets.resolve()), study.synthetic.model_dump(), job_id)
+
+
+def _run_task(num_cpus: float, function: Callable[..., None], *arguments: Any) -> None:
+    """Run a function as a Ray task; Ray keeps its process, with what it has imported, for the next one."""
     import ray
 
     # DEFAULT takes the task out of the driver's placement group, which holds no CPU.
-    task = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="DEFAULT")(
-        {"benchmark": make_benchmark, "backbone": make_backbone}[kind]
-    )
-    ray.get(task.remote(str(folder.assets.resolve()), study.synthetic.model_dump(), job_id))
+    task = ray.remote(num_cpus=num_cpus, max_retries=0, max_calls=MAX_CALLS, scheduling_strategy="DEFAULT")(function)
+    ray.get(task.remote(*arguments))
 
 
 def make_benchmark(assets: str, settings: dict[str, Any], _job_id: str) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_prestart_worker_first_driver": "0",  # workers of no job are no warm ones
+    "RAY_prestart_worker_first_driver": "0",  # processes for nobody
     "OMP_NUM_THREADS": "1",
 }
 
@@ -74,8 +74,10 @@ def run_study(
     if Refinement(study, folder, sweep_file, num_slots, trials).further_jobs():  # a run that stopped may owe some
         plan = make_plan(study, sweep_file, folder, _pool(study, num_slots, 1))
     if plan.jobs:
+        address = address or os.environ.get("RAY_ADDRESS")
         with _ray(address) as available_slots:
-            _run_jobs(study, folder, sweep_file.resolve(), _pool(study, num_slots, available_slots(study)))
+            pool = _pool(study, num_slots, available_slots(study))
+            _run_jobs(study, folder, sweep_file.resolve(), pool, in_local_mode=address is None)
     trials = all_trials(study, folder)
     collect(folder, trials)
     records = {t.trial_id: read_record(folder, t.trial_id) for t in trials}
@@ -95,28 +97,20 @@ def _pool(study: Study, num_slots: float | None, available: float) -> float | No
 
 
 @contextlib.contextmanager
-def _ray(address: str | None) -> Iterator:
-    """A connection to Ray; without an address, and outside a submitted job, Ray on this machine with warm workers."""
-    address = address or os.environ.get("RAY_ADDRESS")
+def _ray(address: str | None) -> Iterator[Callable[[Study], float]]:
+    """A connection to Ray; without an address, and outside a submitted job, a Ray of our own on this machine."""
+    import ray
+
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     if address is None:
         os.environ.update({k: v for k, v in LOCAL_ENVIRONMENT.items() if k not in os.environ})
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    with contextlib.ExitStack() as stack:
-        if address is None:
-            from vvlm_ray.orchestration.warm_workers import nursery
-
-            warm = stack.enter_context(nursery())
-        import ray
-
-        if address is None:
-            with warm.interpreter():
-                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            stack.callback(ray.shutdown)
-            warm.wait_until_ready()
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-            stack.callback(ray.shutdown)
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    try:
         yield _available_slots
+    finally:
+        ray.shutdown()
 
 
 def _available_slots(study: Study) -> float:
@@ -127,7 +121,9 @@ def _available_slots(study: Study) -> float:
     return ray.cluster_resources().get(kind, 0)
 
 
-def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: float | None) -> None:
+def _run_jobs(
+    study: Study, folder: StudyFolder, sweep_file: Path, num_slots: float | None, *, in_local_mode: bool
+) -> None:
     from ray import tune
 
     from vvlm_ray.orchestration.driver import DRIVER_RESOURCES, drive
@@ -172,6 +168,7 @@ def _run_jobs(study: Study, folder: StudyFolder, sweep_file: Path, num_slots: fl
                     study_root=str(folder.root.resolve()),
                     sweep_file=str(sweep_file),
                     trials={trial_id: trial.to_dict() for trial_id, trial in trials.items()},
+                    in_local_mode=in_local_mode,
                 ),
                 DRIVER_RESOURCES,
             ),

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vvlm_ray.orchestration.checkpoints import CheckpointStore, remove
 from vvlm_ray.orchestration.tracking import track
 from vvlm_ray.planning.jobs import projector_file, projector_run
 from vvlm_ray.study.config import Source, Study
@@ -49,6 +50,7 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
     settings = load.finetune_settings()
 
     is_writer = context.get_world_rank() == 0
+    checkpoints = CheckpointStore(folder.trial(trial.trial_id))
     stage = StageWriter(folder.trial(trial.trial_id), is_writer)
     with track(folder, study, trial, is_writer=is_writer) as log:
 
@@ -62,8 +64,8 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
             collator,
             settings,
             on_step=on_step,
-            save_checkpoint=_save_checkpoint,
-            resume_from=_resume_from(),
+            save_checkpoint=checkpoints.save,
+            resume_from=checkpoints.resume_from(),
         )
         if study.finetune.precision == "bf16":
             model.to(torch.bfloat16)  # finetuning keeps master weights in fp32; evaluation is in what will be served
@@ -104,6 +106,7 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
         )
         log({f"eval/{task}": score for task, score in result.scores.items()} | {"eval/avg": record["avg"]})
         write_record(folder, record)
+        remove(folder.trial(trial.trial_id))
         stage.end()
 
 
@@ -138,6 +141,7 @@ def pretrain_projector(config: dict[str, Any]) -> None:
     dataset, collator = load.dataset(
         tokenizer, preprocessor, {"images": Source(path=stage1.path, video_root=stage1.image_root)}
     )
+    checkpoints = CheckpointStore(projector_run(study, folder, backbone))
     stage = StageWriter(projector_run(study, folder, backbone), context.get_world_rank() == 0)
     finetune(
         model,
@@ -145,8 +149,8 @@ def pretrain_projector(config: dict[str, Any]) -> None:
         collator,
         load.stage1_settings(),
         on_step=lambda step: stage("pretraining", step.step, step.num_steps),
-        save_checkpoint=_save_checkpoint,
-        resume_from=_resume_from(),
+        save_checkpoint=checkpoints.save,
+        resume_from=checkpoints.resume_from(),
     )
     if context.get_world_rank() == 0:
         target = projector_file(study, folder, backbone)
@@ -154,6 +158,7 @@ def pretrain_projector(config: dict[str, Any]) -> None:
         temporary = target.with_name(f".{target.name}")
         model.save_projector(temporary)
         temporary.replace(target)
+        remove(projector_run(study, folder, backbone))
         stage.end()
 
 
@@ -278,18 +283,3 @@ class _Loader:
         for name, task in self.study.evaluation.local.items():
             write_local_task(target, name, self.path(task.questions), self.path(task.video_root))
         return [target] if self.study.evaluation.local else []
-
-
-def _save_checkpoint(folder: Path) -> None:
-    """Hand a checkpoint to Ray Train, which copies it to the study's storage; called on every rank."""
-    import ray.train
-
-    ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-def _resume_from() -> Path | None:
-    """The checkpoint that an earlier start of this trial left, as a local folder."""
-    import ray.train
-
-    checkpoint = ray.train.get_checkpoint()
-    return Path(checkpoint.to_directory()) if checkpoint else None
