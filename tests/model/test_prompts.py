@@ -1,11 +1,12 @@
 """Prompts, with a real word-level tokenizer and two chat templates (own, and in Llama-3's manner)."""
 
 import pytest
+from released import llama3_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.model.prompts import encode_conversation, encode_prompt, video_token_id
+from vvlm_ray.model.prompts import encode_caption, encode_conversation, encode_prompt, video_token_id
 
 OWN = (
     "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '<end>' }}{% endfor %}"
@@ -99,3 +100,17 @@ def test_errors_say_what_is_wrong():
     turns = [("user", "what"), ("assistant", "red"), ("user", "now"), ("assistant", "blue")]
     with pytest.raises(UserError, match="changes earlier turns"):
         encode_conversation(tokenizer(REWRITING), turns, 1)
+
+
+def test_a_plain_caption_is_image_then_text():
+    tok = tokenizer(template=None)
+    turns = [("user", "<image>\nwhat is it"), ("assistant", "red and blue")]
+    ids, labels = encode_caption(tok, turns, 2)
+    assert words(tok, ids) == ["<video>", "<video>", "red", "and", "blue"]
+    assert labels == [-100, -100, *ids[2:]]
+    released = llama3_tokenizer(template=None)
+    ids, labels = encode_caption(released, turns, 2)
+    assert released.decode(ids) == "<|begin_of_text|>" + "<|reserved_special_token_0|>" * 2 + "red and blue\n"
+    assert released.decode([label for label in labels if label != -100]) == "red and blue\n"
+    with pytest.raises(UserError, match="no answer"):
+        encode_caption(tok, turns[:1], 2)

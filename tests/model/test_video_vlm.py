@@ -76,6 +76,15 @@ def test_wrong_number_of_video_tokens_names_both_numbers(backbones):
         build(backbones)(**batch)
 
 
+def test_more_tokens_than_the_lms_context_are_refused(backbones):
+    model, batch = build(backbones), inputs()
+    model.config.text_config.max_position_embeddings = batch["input_ids"].shape[1]
+    model(**batch)
+    model.config.text_config.max_position_embeddings -= 1
+    with pytest.raises(ValueError, match="12 tokens is longer than the LM's context of 11"):
+        model(**batch)
+
+
 def test_visual_tokens_are_the_selected_layer_projected_then_pooled(backbones):
     model = build(backbones)
     frames = torch.randn(3, 3, 12, 12)

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Siglip
 from transformers.utils import logging
 
 from vvlm_ray.errors import UserError
+from vvlm_ray.model.templates import set_chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -51,21 +52,32 @@ def load_language_model(folder: str | Path, dtype: torch.dtype = torch.float32) 
     return _load(AutoModelForCausalLM, folder, dtype)
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a language model, with a pad token: Llama 3's own place holder, else its end token.
+def load_tokenizer(
+    folder: str | Path,
+    *,
+    chat_template: str | Path | None = None,
+    system: str | None = None,
+    pad_token: str | None = None,
+) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a language model, with a chat template and a pad token, as training needs it.
 
-    No token is added. Where padding is the end token, the attention mask and the labels tell them apart.
-    Raises UserError when there is no tokenizer, or one without an end token.
+    chat_template: a file, for LMs whose folder holds none; system: a sentence before every conversation.
+    pad_token: default the tokenizer's own, else the place holder that Llama 3 has for it, else the end token (the
+    attention mask and the labels tell the two apart). No token is added.
+    Raises UserError where there is no tokenizer, no template, no end, or a token that it does not know.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: no tokenizer can be read ({_first_line(error)})") from error
-    if tokenizer.pad_token_id is None:
-        pad = _PAD_TOKEN if _PAD_TOKEN in tokenizer.get_vocab() else tokenizer.eos_token
-        if pad is None:
-            raise UserError(f"{folder}: the tokenizer has neither a pad token nor an end token; set one of them")
-        tokenizer.pad_token = pad
+    set_chat_template(tokenizer, chat_template, system)
+    known = tokenizer.get_vocab()
+    pad = pad_token or tokenizer.pad_token or (_PAD_TOKEN if _PAD_TOKEN in known else tokenizer.eos_token)
+    if pad is None:
+        raise UserError(f"{folder}: the tokenizer has neither a pad token nor an end token; name a pad_token")
+    if pad not in known:
+        raise UserError(f"{folder}: the tokenizer does not know the pad token {pad!r}; name one of its tokens")
+    tokenizer.pad_token = pad
     return tokenizer
 
 

@@ -61,6 +61,23 @@ def encode_conversation(
     return _expand_video(ids, token, num_video_tokens), labels
 
 
+def encode_caption(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], num_video_tokens: int
+) -> tuple[list[int], list[int]]:
+    """(input_ids, labels) of a plain caption: the image, what was said about it, a new line; no template, no prompt.
+
+    Stage 1 of LLaVA's code base ("plain"), whose questions are never shown. With the tokenizer's start token, if it
+    puts one. Raises UserError when nobody says anything.
+    """
+    answers = [text for role, text in turns if role == "assistant"]
+    if not answers:
+        raise UserError("turns: no answer to learn")
+    caption = tokenizer("\n".join(answers) + "\n", add_special_tokens=False)["input_ids"]
+    has_start = tokenizer.bos_token_id is not None
+    before = [*([tokenizer.bos_token_id] if has_start else []), *[video_token_id(tokenizer)] * num_video_tokens]
+    return [*before, *caption], [*[IGNORED_LABEL] * len(before), *caption]
+
+
 def _video_token(tokenizer: PreTrainedTokenizerBase) -> str:
     for token in (VIDEO_TOKEN, _LLAMA3_PLACEHOLDER):
         index = tokenizer.convert_tokens_to_ids(token)  # the unknown token's id, or None, if there is no such token

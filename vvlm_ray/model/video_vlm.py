@@ -203,8 +203,9 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
         input_ids, attention_mask, labels: (B, L); pixel_values: (B, T, 3, H, W), absent once a KV cache holds
         the video. With labels, logits start at the token before the first label: the T * V positions before
         it carry no loss, and a large vocabulary would need gigabytes for them.
-        Raises ValueError when a row's number of video tokens is not T * V.
+        Raises ValueError when a row's number of video tokens is not T * V, or more tokens than the LM's context.
         """
+        self._check_length(input_ids.shape[1])
         is_video = input_ids == self.config.video_token_id
         # The video token is only a place holder: its id may lie outside of the LM's embedding.
         inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_video, 0))
@@ -228,6 +229,15 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
+
+    @property
+    def max_length(self) -> int | None:
+        """Positions that the LM was trained for, where its configuration says so."""
+        return getattr(self.config.text_config, "max_position_embeddings", None)
+
+    def _check_length(self, num_tokens: int) -> None:
+        if self.max_length is not None and num_tokens > self.max_length:
+            raise ValueError(f"a sequence of {num_tokens} tokens is longer than the LM's context of {self.max_length}")
 
     def _freeze_unused_vision_parameters(self) -> None:
         # DistributedDataParallel waits for a gradient of every trainable parameter, and these never get one.
