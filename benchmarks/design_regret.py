@@ -24,8 +24,8 @@ from vvlm_ray.designs.candidates import (
     runs_of,
 )
 from vvlm_ray.designs.surfaces import make_question, plant_battery
-from vvlm_ray.study.config import load_sweep
 from vvlm_ray.study.points import Point, choices_of, cost_function, distinct_points
+from vvlm_ray.study.sweep_file import load_sweep
 
 PAPER = Path(__file__).parents[1] / "sweeps" / "paper.yaml"
 

@@ -18,6 +18,7 @@ from transformers import LlamaConfig, SiglipVisionConfig
 
 from vvlm_ray.data.dataset import Collator
 from vvlm_ray.model.video_vlm import VideoVLM, VideoVLMConfig
+from vvlm_ray.study.sections import Finetune
 from vvlm_ray.training.loop import finetune
 from vvlm_ray.training.settings import FinetuneSettings
 
@@ -76,7 +77,7 @@ def bare(model: VideoVLM, data: list, fused: bool) -> float:
 
 
 def ours(model: VideoVLM, data: list) -> float:
-    settings = FinetuneSettings(batch_size=BATCH_SIZE, lr=1e-3, vision_lr=1e-3, precision="fp32")
+    settings = FinetuneSettings(Finetune(batch_size=BATCH_SIZE, lr=1e-3, vision_lr=1e-3, precision="fp32"))
     start = time.process_time()
     result = finetune(model, data, Collator(0), settings)
     return 1e3 * (time.process_time() - start) / result.num_steps

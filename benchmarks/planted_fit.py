@@ -15,8 +15,8 @@ from vvlm_ray.scaling.bagging import fit_bag
 from vvlm_ray.scaling.frontier import default_grid, frontier
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.scaling.simulation import judge, observe, plant, plant_misfit
-from vvlm_ray.study.config import load_sweep
 from vvlm_ray.study.points import distinct_points
+from vvlm_ray.study.sweep_file import load_sweep
 
 PAPER = Path(__file__).parents[1] / "sweeps" / "paper.yaml"
 BUDGETS = np.linspace(2e12, 30e12, 57)

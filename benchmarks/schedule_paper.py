@@ -9,8 +9,8 @@ from pathlib import Path
 from vvlm_ray.planning.gpus import parse_cluster
 from vvlm_ray.planning.order import simulate
 from vvlm_ray.planning.plan import make_plan
-from vvlm_ray.study.config import load_sweep
 from vvlm_ray.study.folder import StudyFolder
+from vvlm_ray.study.sweep_file import load_sweep
 
 PAPER = Path(__file__).parents[1] / "sweeps" / "paper.yaml"
 CLUSTERS = {

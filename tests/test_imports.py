@@ -22,10 +22,10 @@ ROOMS = {
     "results": {"scaling", "study"},
     "report": {"scaling", "study", "planning", "designs", "results"},
     "model": set(),
-    "data": {"model"},
+    "data": {"model", "study"},
     "synthetic": {"data", "model"},
-    "training": {"data", "model"},
-    "evaluation": {"data", "model"},
+    "training": {"data", "model", "study"},
+    "evaluation": {"data", "model", "study"},
     "orchestration": {"scaling", "study", "planning", "designs", "results", *WORKING_ROOMS},
     "commands": {"scaling", "study", "planning", "designs", "results", "report", "orchestration", *WORKING_ROOMS},
 }

@@ -22,8 +22,8 @@ from vvlm_ray.designs.surfaces import (
 )
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.simulation import observe
-from vvlm_ray.study.config import load_sweep
 from vvlm_ray.study.points import choices_of, cost_function, distinct_points
+from vvlm_ray.study.sweep_file import load_sweep
 from vvlm_ray.study.trials import expand
 
 PAPER = Path(__file__).parents[2] / "sweeps" / "paper.yaml"

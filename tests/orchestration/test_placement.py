@@ -9,7 +9,7 @@ from vvlm_ray.orchestration.searcher import NOT_STARTED_KEY, StudySearcher
 from vvlm_ray.planning.gpus import GPUS
 from vvlm_ray.planning.order import simulate
 from vvlm_ray.planning.queue import Choice, Job, Node, Placement, Queue
-from vvlm_ray.study.config import Resources
+from vvlm_ray.study.sections import Resources
 
 NODES = [
     Node("A100-80GB/0.000", 4, "A100-80GB"),

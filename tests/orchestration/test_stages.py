@@ -11,9 +11,9 @@ from vvlm_ray.orchestration.run import run_study
 from vvlm_ray.planning.jobs import projector_file
 from vvlm_ray.planning.plan import make_plan
 from vvlm_ray.study.additions import all_trials, read_added
-from vvlm_ray.study.config import load_sweep
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.records import read_record, write_record
+from vvlm_ray.study.records import Scores, finished_record, read_record, write_record
+from vvlm_ray.study.sweep_file import load_sweep
 from vvlm_ray.study.trials import expand
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
@@ -81,7 +81,7 @@ def test_a_run_that_stopped_before_proposing_proposes_when_it_resumes(tmp_path):
     study, folder = load_sweep(sweep), StudyFolder(tmp_path / "stages")
     trials = expand(study)
     for trial, avg in zip(trials, (60.0, 40.0), strict=True):
-        write_record(folder, trial.to_dict() | {"status": "finished", "avg": avg})
+        write_record(folder, finished_record(trial, Scores({"synthetic": avg}, {}, {}), meaning={}, details={}))
     refinement = Refinement(study, folder, sweep, 2, {t.trial_id: t for t in trials})
     (job,) = refinement.further_jobs()
     assert job.job_id in {j.job_id for j in make_plan(study, sweep, folder, 2).jobs}

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from vvlm_ray.study.config import load_sweep
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.records import read_record
+from vvlm_ray.study.sweep_file import load_sweep
 from vvlm_ray.study.trials import expand
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
@@ -82,14 +82,16 @@ def test_every_trial_leaves_a_whole_record(finished):
     for trial in expand(study):
         record = records(sweep, storage)[trial.trial_id]
         assert record["status"] == "finished"
-        assert record["avg"] == record["synthetic"]
+        assert record["avg"] == record["scores"]["synthetic"]
         assert 0 <= record["avg"] <= 100
-        assert record["num_examples_seen"] == record["num_examples"] == trial.num_examples
-        assert record["num_steps"] == -(-trial.num_examples // study.finetune.batch_size)
-        assert record["num_questions"] == 24
-        assert record["num_unreadable"] == 0
+        assert record["meaning"]["finetune"]["lr"] == study.recipe_of(trial.backbone).lr
+        details = record["details"]
+        assert details["num_examples_seen"] == record["num_examples"] == trial.num_examples
+        assert details["num_steps"] == -(-trial.num_examples // study.finetune.batch_size)
+        assert details["num_questions"] == 24
+        assert details["num_unreadable"] == 0
         assert record["inference_flops"] == trial.inference_flops
-        assert record["torch_version"]
+        assert details["versions"]["torch"]
     assert not list(storage.rglob("stage.json"))  # how far a trial is, while it runs
     table = pd.read_csv(storage / "two" / "records.csv")
     assert sorted(table["num_examples"]) == [30, 60]
@@ -137,7 +139,7 @@ def test_killed_after_the_first_trial_it_goes_on_and_gives_the_same_records(fini
     expected = records(sweep, uninterrupted)
     for trial_id, record in records(sweep, storage).items():
         assert record["avg"] == pytest.approx(expected[trial_id]["avg"], rel=NOISE)
-        assert record["final_loss"] == pytest.approx(expected[trial_id]["final_loss"], rel=NOISE)
+        assert record["details"]["final_loss"] == pytest.approx(expected[trial_id]["details"]["final_loss"], rel=NOISE)
 
 
 @pytest.mark.timeout(280)
@@ -157,11 +159,11 @@ def test_a_corrupt_video_is_counted_and_too_many_fail_the_trial_by_name(finished
     done = run(tolerant, storage)
     by_size = {r["num_examples"]: r for r in records(tolerant, storage).values()}
     assert by_size[60]["status"] == "finished"
-    assert by_size[60]["num_unreadable"] == 1
-    assert by_size[60]["num_examples_seen"] == 59
-    assert by_size[60]["unreadable"][0][0].endswith(broken.name)
+    assert by_size[60]["details"]["num_unreadable"] == 1
+    assert by_size[60]["details"]["num_examples_seen"] == 59
+    assert by_size[60]["details"]["unreadable"][0][0].endswith(broken.name)
     if by_size[30]["status"] == "finished":  # its subset happened to leave the broken one out
-        assert by_size[30]["num_unreadable"] == 0
+        assert by_size[30]["details"]["num_unreadable"] == 0
     else:
         assert done.returncode == 1
         assert broken.name in by_size[30]["reason"]

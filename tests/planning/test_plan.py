@@ -16,9 +16,11 @@ from vvlm_ray.planning.listing import plan_table, plan_totals
 from vvlm_ray.planning.memory import gang_sizes, memory_bytes, model_of
 from vvlm_ray.planning.order import simulate
 from vvlm_ray.planning.plan import make_plan
-from vvlm_ray.study.config import Resources, Study, load_sweep
+from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.records import write_record
+from vvlm_ray.study.records import Scores, finished_record, write_record
+from vvlm_ray.study.sections import Resources
+from vvlm_ray.study.sweep_file import load_sweep
 
 PAPER = Path(__file__).parents[2] / "sweeps" / "paper.yaml"
 TEMPLATE = PAPER.with_name("template.yaml")
@@ -210,7 +212,7 @@ def test_finished_trials_are_not_planned_again_and_their_speed_is_used(tmp_path)
     for trial in done:
         flops = before.estimator.training_flops(trial) + before.estimator.text_flops(trial)
         measured = {"finetune_seconds": flops / (8 * 50e12), "num_workers": 8}
-        write_record(folder, trial.to_dict() | {"status": "finished"} | measured)
+        write_record(folder, finished_record(trial, Scores({"VDC": 50.0}, {}, {}), meaning={}, details=measured))
     after = make_plan(study, PAPER, folder)
     assert after.finished == {t.trial_id for t in done}
     assert len(after.jobs) == len(before.jobs) - 4

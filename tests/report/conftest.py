@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from vvlm_ray.study.config import load_sweep
+from vvlm_ray.study.records import Scores, finished_record, row_of
+from vvlm_ray.study.sweep_file import load_sweep
 from vvlm_ray.study.trials import expand
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
@@ -47,14 +48,14 @@ def surface(lm_params, num_frames, tokens_per_frame, num_examples):
 
 
 def planted_records(study, tasks=("synthetic",), noise=0.4, seed=0) -> pd.DataFrame:
-    """One finished record a trial; tasks differ by a constant, `avg` is their mean."""
+    """One finished record a trial, as a row; tasks differ by a constant, `avg` is their mean."""
     rng = np.random.default_rng(seed)
     rows = []
     for trial in expand(study):
         error = surface(*trial.factors.values(), trial.num_examples)
         scores = {task: 100 - 4 * k - error + rng.normal(0, noise) for k, task in enumerate(tasks)}
-        done = {"avg": np.mean(list(scores.values())), "status": "finished", "seconds": 9.0, "device": "cpu"}
-        rows.append({**trial.to_dict(), **scores, **done})
+        found = Scores(scores, standard_errors={}, subtasks={})
+        rows.append(row_of(finished_record(trial, found, meaning={}, details={"seconds": 9.0, "device": "cpu"})))
     return pd.DataFrame(rows)
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.study.config import load_sweep
+from vvlm_ray.study.sweep_file import load_sweep
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vvlm_ray.study.config import Generate, load_sweep
 from vvlm_ray.study.points import cost_function, isoflop_candidates
+from vvlm_ray.study.sections import Generate
+from vvlm_ray.study.sweep_file import load_sweep
 from vvlm_ray.study.trials import expand
 
 PAPER = Path(__file__).parents[2] / "sweeps" / "paper.yaml"

@@ -5,9 +5,10 @@ import pytest
 import yaml
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.study.config import Study, load_sweep
+from vvlm_ray.study.config import Study
 from vvlm_ray.study.points import distinct_points, well_spaced
-from vvlm_ray.study.trials import expand
+from vvlm_ray.study.sweep_file import load_sweep
+from vvlm_ray.study.trials import Trial, expand
 
 OWN = {
     "name": "own",
@@ -58,15 +59,14 @@ def test_well_spaced_rows_begin_with_the_ends_and_leave_no_gap():
     assert well_spaced([np.array([1.0, 2.0])], 5) == [0, 1]
 
 
-def test_trials_of_other_factors_have_ids_costs_and_flat_rows():
+def test_trials_of_other_factors_have_ids_and_costs():
     trials = expand(changed())
     assert len({t.trial_id for t in trials}) == len(trials)
     for t in trials:
         assert t.inference_flops == 2e6 * t.factors["width"] * t.factors["crops"]
         row = t.to_dict()
-        assert row["width"] == t.factors["width"]
-        assert row["lm_params"] is None
-        assert "other_factors" not in row
+        assert row["factors"] == t.factors
+        assert Trial.from_dict(row) == t
 
 
 @pytest.mark.parametrize(

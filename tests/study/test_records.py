@@ -12,9 +12,19 @@ import pandas as pd
 import pytest
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.study.config import load_sweep
 from vvlm_ray.study.folder import StudyFolder, open_study, write_json
-from vvlm_ray.study.records import collect, failed_record, finished_record, is_finished, read_record, write_record
+from vvlm_ray.study.records import (
+    Scores,
+    collect_records,
+    failed_record,
+    finished_record,
+    is_finished,
+    read_record,
+    row_of,
+    write_record,
+    write_tables,
+)
+from vvlm_ray.study.sweep_file import load_sweep
 from vvlm_ray.study.trials import expand
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
@@ -25,27 +35,58 @@ def trials():
     return expand(load_sweep(QUICKSTART))
 
 
+def finished(trial, scores, **found):
+    known = {"standard_errors": {}, "subtasks": {}} | found
+    return finished_record(trial, Scores(scores, **known), meaning={"finetune": {"lr": 1e-3}}, details={"seconds": 1.0})
+
+
 def test_avg_is_the_plain_mean_and_bad_scores_are_refused(trials):
-    assert finished_record(trials[0], {"a": 10.0, "b": 40.0}, {})["avg"] == 25.0
-    for bad in (None, math.nan, math.inf, -1.0, 101.0, "50"):
+    assert finished(trials[0], {"a": 10.0, "b": 40.0})["avg"] == 25.0
+    for bad in (None, math.nan, math.inf, -1.0, 101.0, "50", True):
         with pytest.raises(ValueError, match="score of a"):
-            finished_record(trials[0], {"a": bad}, {})
+            finished(trials[0], {"a": bad})
     with pytest.raises(ValueError, match="no scores"):
-        finished_record(trials[0], {}, {})
+        finished(trials[0], {})
+    with pytest.raises(ValueError, match="standard error of a"):
+        finished(trials[0], {"a": 10.0}, standard_errors={"a": math.nan})
 
 
-def test_collect_writes_both_tables_and_keeps_missing_scores_missing(tmp_path, trials):
+def test_both_tables_are_written_and_missing_scores_stay_missing(tmp_path, trials):
     folder = StudyFolder(tmp_path)
-    write_record(folder, finished_record(trials[0], {"a": 50.0}, {"seconds": 1.0}))
+    write_record(folder, finished(trials[0], {"a": 50.0}))
     write_record(folder, failed_record(trials[1], "out of memory", 2))
     assert is_finished(folder, trials[0].trial_id)
     assert not is_finished(folder, trials[1].trial_id)
     assert not is_finished(folder, trials[2].trial_id)
-    table = collect(folder, trials)
-    assert list(table["status"]) == ["finished", "failed"]
+    write_tables(folder, collect_records(folder, trials))
     for read in (pd.read_csv(tmp_path / "records.csv"), pd.read_parquet(tmp_path / "records.parquet")):
+        assert list(read["status"]) == ["finished", "failed"]
         assert read["avg"].isna().tolist() == [False, True]
         assert read["lm_params"].tolist() == [trials[0].lm_params, trials[1].lm_params]
+        assert read["finetune.lr"].isna().tolist() == [False, True]
+
+
+def test_a_score_cannot_replace_what_the_project_adds(trials):
+    record = finished(trials[0], {"other": 50.0})
+    assert record["scores"] == {"other": 50.0}
+    row = row_of(record)
+    assert (row["seconds"], row["seed"], row["other"]) == (1.0, trials[0].seed, 50.0)
+
+
+def test_what_is_missing_damaged_or_of_another_meaning_is_said(tmp_path, trials):
+    folder = StudyFolder(tmp_path)
+    write_record(folder, finished(trials[0], {"a": 50.0}))
+    write_record(folder, finished(trials[1], {"a": 51.0}) | {"version": 1})
+    write_record(folder, finished(trials[-1], {"a": 52.0}))
+    folder.trial(trials[2].trial_id).mkdir()
+    folder.record(trials[2].trial_id).write_bytes(b"\x80\xff")
+    found = collect_records(folder, trials[:5])
+    assert [record["trial_id"] for record in found.finished] == [trials[0].trial_id]
+    assert list(found.damaged) == [trials[1].trial_id, trials[2].trial_id]
+    assert (len(found.missing), found.others) == (2, 1)
+    said = " ".join(found.notes)
+    for words in ("1 of 5 trials are finished", "2 trials have not run", "not JSON", "written in form 1", "1 further"):
+        assert words in said
 
 
 def test_a_damaged_record_is_named(tmp_path, trials):

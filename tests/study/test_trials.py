@@ -8,7 +8,8 @@ import pytest
 import yaml
 from changes import changed
 
-from vvlm_ray.study.config import Study, load_sweep
+from vvlm_ray.study.config import Study
+from vvlm_ray.study.sweep_file import load_sweep
 from vvlm_ray.study.trials import expand
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
@@ -71,7 +72,7 @@ def test_extending_a_study_keeps_its_trials():
 
 def test_ids_are_the_same_in_another_process():
     code = (
-        "import sys; from vvlm_ray.study.config import load_sweep; from vvlm_ray.study.trials import expand\n"
+        "import sys; from vvlm_ray.study.sweep_file import load_sweep; from vvlm_ray.study.trials import expand\n"
         "print(*[t.trial_id for t in expand(load_sweep(sys.argv[1]))])"
     )
     done = subprocess.run([sys.executable, "-c", code, QUICKSTART], capture_output=True, text=True, check=True)

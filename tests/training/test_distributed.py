@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from workbench import same
+from workbench import STAGE1, same
 
 from vvlm_ray.data.dataset import Unreadable
 from vvlm_ray.errors import UserError
@@ -59,7 +59,7 @@ def read(folder, name):
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("", {}), ("_short_last", {"batch_size": 23}), ("_projector", {"trainable": "projector"})],
+    [("", {}), ("_short_last", {"batch_size": 23}), ("_projector", STAGE1)],
 )
 def test_two_workers_equal_one(bench, results, sharding, name, settings):
     """24 examples: batches of 16 and 8, or of 23 and 1, so that a worker has nothing to do in the last."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from workbench import Workbench
+from workbench import STAGE1, Workbench
 
 from vvlm_ray.data.dataset import Unreadable
 from vvlm_ray.model.video_vlm import VideoVLM
@@ -38,7 +38,7 @@ def copied(bench, folder):
     run(bench, folder, "ddp", settings)
     interrupted(bench, settings, 2, folder / "ddp_checkpoint")
     run(bench, folder, "ddp_short_last", {"batch_size": 23})
-    run(bench, folder, "ddp_projector", {"trainable": "projector", "gradient_checkpointing": True})
+    run(bench, folder, "ddp_projector", STAGE1 | {"gradient_checkpointing": True})
 
 
 def split(bench, folder):
@@ -53,7 +53,7 @@ def split(bench, folder):
         out = model.generate(**batch, max_new_tokens=3, do_sample=False)
         assert out.shape[1] > batch["input_ids"].shape[1]
     run(bench, folder, "fsdp_short_last", sharded | {"batch_size": 23, "gradient_checkpointing": True})
-    run(bench, folder, "fsdp_projector", sharded | {"trainable": "projector"})
+    run(bench, folder, "fsdp_projector", sharded | STAGE1)
     run(bench, folder, "fsdp_bf16", sharded | {"precision": "bf16"}, model=bench.model())
 
     sharded |= {"batch_size": 5}

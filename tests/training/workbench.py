@@ -11,10 +11,13 @@ from vvlm_ray.model.backbones import load_tokenizer
 from vvlm_ray.model.preprocess import ImagePreprocessor
 from vvlm_ray.model.prompts import video_token_id
 from vvlm_ray.model.video_vlm import VideoVLM
+from vvlm_ray.study.sections import Data, Finetune, Resources, Stage1
 from vvlm_ray.training.loop import finetune
 from vvlm_ray.training.settings import FinetuneSettings
 
-SETTINGS = {"batch_size": 16, "lr": 1e-2, "vision_lr": 1e-3, "precision": "fp32"}
+SETTINGS = {"batch_size": 16, "lr": 1e-2, "precision": "fp32"}
+VISION_LR = 1e-3
+STAGE1 = {"stage": Stage1, "path": "images.json", "image_root": "."}  # trains the projector alone
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,21 @@ class Workbench:
             model,
             self.dataset() if dataset is None else dataset,
             Collator(self.tokenizer().pad_token_id),
-            FinetuneSettings(**SETTINGS | (settings or {})),
+            settings_of(**SETTINGS | (settings or {})),
             **options,
         )
         return model, result, {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def settings_of(stage=Finetune, **flat):
+    """Settings from the keys of all sections, each put where it belongs."""
+    if stage is Finetune:
+        flat = {"vision_lr": VISION_LR} | flat
+    sections = {"recipe": stage, "resources": Resources, "data": Data}
+    parts = {name: {k: flat.pop(k) for k in list(flat) if k in s.model_fields} for name, s in sections.items()}
+    seed = flat.pop("seed", 0)
+    assert not flat, flat
+    return FinetuneSettings(**{name: sections[name](**part) for name, part in parts.items()}, seed=seed)
 
 
 def same(left, right, **tolerance):

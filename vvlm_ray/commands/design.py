@@ -70,8 +70,8 @@ def design(
     from vvlm_ray.designs import candidates as optimal_design
     from vvlm_ray.designs.surfaces import make_question
     from vvlm_ray.errors import UserError
-    from vvlm_ray.study.config import load_sweep
     from vvlm_ray.study.points import choices_of, cost_function, distinct_points
+    from vvlm_ray.study.sweep_file import load_sweep
 
     if (training_flops is None) == (gpu_hours is None):
         raise UserError("give the budget as --training-flops or as --gpu-hours")
@@ -219,8 +219,8 @@ def _write(output: Path, sweep: Path, study: "Study", verdict: "Verdict") -> Non
     """SWEEP with its sweeps replaced by the runs of the design; everything else as it is."""
     import yaml
 
-    from vvlm_ray.study.config import load_sweep
     from vvlm_ray.study.folder import write_atomically
+    from vvlm_ray.study.sweep_file import load_sweep
 
     raw = yaml.safe_load(sweep.read_text())
     rows = [[*(p.factors[f] for f in study.factors), p.num_examples] for p in verdict.candidate.points]

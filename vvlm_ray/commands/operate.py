@@ -68,7 +68,7 @@ def status(study: Path, as_json: bool) -> None:
                 **trial.to_dict(),
                 "status": record["status"] if record else "waiting",
                 "avg": record.get("avg") if record else None,
-                "seconds": record.get("seconds") if record else None,
+                "seconds": record.get("details", {}).get("seconds") if record else None,
                 "expected_seconds": trial_seconds(settings, trial),
                 "reason": record.get("reason") if record else None,
                 "stage": asdict(stage) if stage and not record else None,
@@ -125,7 +125,7 @@ def run_and_answer(sweep: Path, storage: Path, address: str | None, slots: float
         click.echo(f"failed: {trial_id}: {reason.splitlines()[0] if reason else 'no reason given'}", err=True)
     if outcome.num_finished == 0:
         raise SystemExit(1)
-    from vvlm_ray.study.config import load_sweep
+    from vvlm_ray.study.sweep_file import load_sweep
 
     folder, study = open_study(storage / load_sweep(sweep).name)
     if study.answer:

@@ -76,8 +76,8 @@ def print_plan(
     from vvlm_ray.planning.gpus import parse_cluster
     from vvlm_ray.planning.listing import plan_table, plan_totals
     from vvlm_ray.planning.plan import make_plan
-    from vvlm_ray.study.config import load_sweep
     from vvlm_ray.study.folder import StudyFolder
+    from vvlm_ray.study.sweep_file import load_sweep
 
     if cluster and slots:
         raise UserError("give --cluster or --slots, not both")

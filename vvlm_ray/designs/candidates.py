@@ -14,8 +14,9 @@ import numpy as np
 from vvlm_ray.designs.surfaces import INSIDE, Fitting, Question, Surface, frontier_regret, plant_battery
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.runs import Runs
-from vvlm_ray.study.config import Generate, Study
+from vvlm_ray.study.config import Study
 from vvlm_ray.study.points import CostFunction, Point, generate_isoflop
+from vvlm_ray.study.sections import Generate
 from vvlm_ray.units import si
 
 NUM_CURVES = 6

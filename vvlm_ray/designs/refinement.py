@@ -13,8 +13,9 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.cost import training_flops
 from vvlm_ray.scaling.frontier import make_grid, search, sizes_of
 from vvlm_ray.scaling.runs import Runs
-from vvlm_ray.study.config import Isoflop, Study
+from vvlm_ray.study.config import Study
 from vvlm_ray.study.points import Point, choices_of, cost_function, distinct_points, isoflop_candidates, plain_number
+from vvlm_ray.study.sections import Isoflop
 from vvlm_ray.study.trials import Trial
 
 SWEEP, UNCERTAIN = "refinement", "uncertain"

@@ -91,7 +91,7 @@ def evaluate(
     problems = check_tasks(tasks, task_folders=task_folders, video_root=video_root)
     if problems:
         raise UserError("; ".join(problems))
-    judge = judge or JudgeSettings.from_environment()
+    judge = judge or JudgeSettings()
     model = getattr(model, "module", model)  # without the wrapper of DistributedDataParallel
     started = time.monotonic()
     plans = _plans(tasks, task_folders, video_root)

@@ -45,7 +45,7 @@ def drive(
     try:
         if config["kind"] == "trial":
             trial = trials.get(config["job_id"]) or _added_trial(folder, study, config["job_id"])
-            _train(folder, study, Trial(**trial), sweep_file, config)
+            _train(folder, study, Trial.from_dict(trial), sweep_file, config)
         elif config["kind"] == "projector":
             _pretrain(folder, study, backbone_of_projector(config["job_id"]), sweep_file, config)
         else:

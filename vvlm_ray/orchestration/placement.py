@@ -9,7 +9,7 @@ from typing import Any
 
 from vvlm_ray.planning.gpus import Gpu
 from vvlm_ray.planning.queue import POOL, Node, Placement
-from vvlm_ray.study.config import Resources
+from vvlm_ray.study.sections import Resources
 
 NODE_ID_LABEL = "ray.io/node-id"
 # A job tied to a machine that dies before its workers start would wait for it for ever: after so many minutes it is put

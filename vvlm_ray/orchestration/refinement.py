@@ -41,9 +41,10 @@ class Refinement:
         scores = {}
         for trial_id, record in records.items():
             if record["status"] == FINISHED:
-                if not isinstance(record.get(name), int | float):
+                score = record["avg"] if name == "avg" else record["scores"].get(name)
+                if score is None:
                     raise UserError(f"refinement.score: {name!r} is no score of the records; take avg or a task's name")
-                scores[trial_id] = record[name]
+                scores[trial_id] = score
         given_up = [trial_id for trial_id, record in records.items() if record["status"] == FAILED]
         known = list(self.trials.values())
         points = propose(self.study, scores, known, given_up)

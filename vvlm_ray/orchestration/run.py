@@ -23,7 +23,7 @@ from vvlm_ray.planning.queue import Job, Queue
 from vvlm_ray.study.additions import all_trials
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.records import FAILED, collect, failed_record, read_record, write_record
+from vvlm_ray.study.records import collect_records, failed_record, write_record, write_tables
 from vvlm_ray.study.stages import Stage, read_stage
 
 # Ray's own defaults suit a cluster; on one machine polling faster and serving no metrics saves seconds a trial.
@@ -61,7 +61,7 @@ def run_study(
     Raises:
         UserError: the sweep file or the folder is wrong, or the plan has problems. No training has started then.
     """
-    from vvlm_ray.study.config import load_sweep
+    from vvlm_ray.study.sweep_file import load_sweep
 
     start = time.monotonic()
     study = load_sweep(sweep_file)
@@ -79,11 +79,10 @@ def run_study(
             pool = _pool(study, num_slots, available_slots(study))
             _run_jobs(study, folder, sweep_file.resolve(), pool, in_local_mode=address is None)
     trials = all_trials(study, folder)
-    collect(folder, trials)
-    records = {t.trial_id: read_record(folder, t.trial_id) for t in trials}
-    failed = {i: r["reason"] for i, r in records.items() if r and r["status"] == FAILED}
-    num_finished = sum(r is not None and r["status"] != FAILED for r in records.values())
-    return Outcome(num_finished, len(trials), failed, time.monotonic() - start)
+    collected = collect_records(folder, trials)
+    write_tables(folder, collected)
+    failed = {record["trial_id"]: record["reason"] for record in collected.failed}
+    return Outcome(len(collected.finished), len(trials), failed, time.monotonic() - start)
 
 
 def _pool(study: Study, num_slots: float | None, available: float) -> float | None:

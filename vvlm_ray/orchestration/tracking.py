@@ -9,7 +9,7 @@ from typing import Any
 
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.trials import Trial
+from vvlm_ray.study.trials import Trial, meaning_of
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -31,7 +31,7 @@ def track(folder: StudyFolder, study: Study, trial: Trial, *, is_writer: bool) -
         id=f"{study.name}-{trial.trial_id}",
         name=trial.label,
         job_type=trial.sweep,
-        config=trial.to_dict(),
+        config=_config(study, trial),
         dir=str(folder.wandb),
         mode=mode,
         resume="allow" if mode == "online" else None,
@@ -46,6 +46,12 @@ def track(folder: StudyFolder, study: Study, trial: Trial, *, is_writer: bool) -
         run.finish(exit_code=1)
         raise
     run.finish()
+
+
+def _config(study: Study, trial: Trial) -> dict[str, Any]:
+    """What W&B shows of a trial: its factors as columns of their own, and all that it means."""
+    row = trial.to_dict()
+    return {**row.pop("factors"), **row, "meaning": meaning_of(study, trial)}
 
 
 def tracking_mode(study: Study) -> str:

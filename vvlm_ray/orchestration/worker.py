@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from vvlm_ray.orchestration.checkpoints import CheckpointStore, remove
 from vvlm_ray.orchestration.tracking import track
 from vvlm_ray.planning.jobs import projector_file, projector_run
-from vvlm_ray.study.config import Source, Study
+from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study
-from vvlm_ray.study.records import finished_record, write_record
+from vvlm_ray.study.records import Scores, finished_record, write_record
+from vvlm_ray.study.sections import Recipe, Source
 from vvlm_ray.study.stages import StageWriter
-from vvlm_ray.study.trials import Trial, needs_stage1, projector_id
+from vvlm_ray.study.trials import Trial, meaning_of, needs_stage1, projector_id
 
 if TYPE_CHECKING:
     from vvlm_ray.training.results import StepReport
@@ -37,7 +38,7 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
 
     start = time.monotonic()
     folder, study = open_study(config["study_root"])
-    trial = Trial(**config["trial"])
+    trial = Trial.from_dict(config["trial"])
     context = ray.train.get_context()
     if study.resources.gpus_per_worker == 0:
         torch.set_num_threads(max(1, int(study.resources.cpus_per_worker)))
@@ -47,7 +48,6 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
     model, tokenizer, preprocessor = load.model(load.projector())
     load.check_cost(model)
     dataset, collator = load.dataset(tokenizer, preprocessor, study.data.sources)
-    settings = load.finetune_settings()
 
     is_writer = context.get_world_rank() == 0
     checkpoints = CheckpointStore(folder.trial(trial.trial_id))
@@ -62,7 +62,7 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
             model,
             dataset,
             collator,
-            settings,
+            load.settings(study.recipe_of(trial.backbone)),
             on_step=on_step,
             save_checkpoint=checkpoints.save,
             resume_from=checkpoints.resume_from(),
@@ -86,8 +86,9 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
             return
         record = finished_record(
             trial,
-            result.scores,
-            {
+            Scores(result.scores, standard_errors={}, subtasks={}, judge=result.judge),
+            meaning=meaning_of(study, trial),
+            details={
                 "seconds": time.monotonic() - start,
                 "finetune_seconds": trained.seconds,
                 "evaluate_seconds": result.seconds,
@@ -101,11 +102,11 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
                 "examples_per_second": trained.examples_per_second,
                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
                 "num_workers": context.get_world_size(),
-            }
-            | {name.replace("-", "_") + "_version": version(name) for name in VERSIONS},
+                "versions": {name: version(name) for name in VERSIONS},
+            },
         )
+        write_record(folder, record)  # before W&B: what it does cannot touch the record
         log({f"eval/{task}": score for task, score in result.scores.items()} | {"eval/avg": record["avg"]})
-        write_record(folder, record)
         remove(folder.trial(trial.trial_id))
         stage.end()
 
@@ -147,7 +148,7 @@ def pretrain_projector(config: dict[str, Any]) -> None:
         model,
         dataset,
         collator,
-        load.stage1_settings(),
+        load.settings(stage1),
         on_step=lambda step: stage("pretraining", step.step, step.num_steps),
         save_checkpoint=checkpoints.save,
         resume_from=checkpoints.resume_from(),
@@ -232,48 +233,11 @@ class _Loader:
         )
         return dataset, Collator(tokenizer.pad_token_id)
 
-    def finetune_settings(self) -> Any:
+    def settings(self, recipe: Recipe) -> Any:
+        """How one of the two stages runs, for `finetune`."""
         from vvlm_ray.training.settings import FinetuneSettings
 
-        f = self.study.finetune
-        return FinetuneSettings(
-            batch_size=f.batch_size,
-            lr=self.backbone.lr or f.lr,
-            vision_lr=self.backbone.vision_lr or f.vision_lr,
-            weight_decay=f.weight_decay,
-            warmup_fraction=f.warmup_fraction,
-            epochs=f.epochs,
-            precision=f.precision,
-            **self._how_it_runs(),
-        )
-
-    def stage1_settings(self) -> Any:
-        from vvlm_ray.training.settings import FinetuneSettings
-
-        s = self.study.stage1
-        return FinetuneSettings(
-            batch_size=s.batch_size,
-            lr=s.lr,
-            weight_decay=s.weight_decay,
-            warmup_fraction=s.warmup_fraction,
-            epochs=s.epochs,
-            precision=s.precision,
-            trainable="projector",
-            **self._how_it_runs(),
-        )
-
-    def _how_it_runs(self) -> dict[str, Any]:
-        """The settings that finetuning and stage 1 share."""
-        r = self.study.resources
-        return {
-            "micro_batch_size": r.micro_batch_size,
-            "gradient_checkpointing": r.gradient_checkpointing,
-            "sharding": r.sharding,
-            "num_loader_workers": r.num_loader_workers,
-            "checkpoint_every_seconds": r.checkpoint_every_seconds,
-            "max_unreadable_share": self.study.data.max_unreadable_share,
-            "seed": self.trial.seed,
-        }
+        return FinetuneSettings(recipe, self.study.resources, self.study.data, self.trial.seed)
 
     def local_tasks(self) -> list[Path]:
         """The folders of the study's own lmms-eval tasks, written below the trial so that no two trials share one."""

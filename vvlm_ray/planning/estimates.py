@@ -14,9 +14,10 @@ from pathlib import Path
 from vvlm_ray.planning.gpus import DEFAULT_GPU, GPUS, Gpu, gpu_of
 from vvlm_ray.planning.memory import Model, memory_bytes, model_of
 from vvlm_ray.scaling.cost import inference_flops_parts, training_flops
-from vvlm_ray.study.config import Cost, Study
+from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.records import read_record
+from vvlm_ray.study.sections import Cost
 from vvlm_ray.study.trials import Trial
 
 CPU_TFLOPS = 0.05  # of a CPU slot in fp32, where nothing is stated
@@ -161,8 +162,9 @@ def measure_throughput(estimator: Estimator, trials: Sequence[Trial]) -> float |
     rates = []
     for trial in trials:
         record = read_record(estimator.folder, trial.trial_id) or {}
-        seconds, workers = record.get("finetune_seconds"), record.get("num_workers")
-        if record.get("status") == "finished" and seconds and workers:
+        details = record.get("details", {})
+        seconds, workers = details.get("finetune_seconds"), details.get("num_workers")
+        if seconds and workers:
             flops = estimator.training_flops(trial) + estimator.text_flops(trial)
             rates.append(flops / (seconds * workers * per_worker))
     return statistics.median(rates) if len(rates) >= MIN_MEASURED else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.planning.queue import Node
-from vvlm_ray.study.config import NodeType, Planning
+from vvlm_ray.study.sections import NodeType, Planning
 
 
 @dataclass(frozen=True)

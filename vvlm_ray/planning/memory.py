@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vvlm_ray.planning.gpus import Gpu, usable_bytes
-from vvlm_ray.study.config import Resources
+from vvlm_ray.study.sections import Resources
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from vvlm_ray.planning.order import Start, improve_order, lower_bound, simulate
 from vvlm_ray.planning.queue import Choice, Job, Node
 from vvlm_ray.planning.sizing import LONGEST_SHARES, Machines, Sizing, plain_estimator
 from vvlm_ray.study.additions import all_trials
-from vvlm_ray.study.config import NodeType, Study
+from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.records import is_finished
+from vvlm_ray.study.sections import NodeType
 from vvlm_ray.study.trials import Trial, needs_stage1
 
 BENCHMARK_SECONDS = 8.0

@@ -9,8 +9,9 @@ from vvlm_ray.planning.gpus import Gpu, gpu_of, nodes_of
 from vvlm_ray.planning.jobs import projector_job, projector_run, started_workers
 from vvlm_ray.planning.memory import gang_sizes, smallest_feasible
 from vvlm_ray.planning.queue import POOL, Choice, Job, Node
-from vvlm_ray.study.config import NodeType, Study
+from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
+from vvlm_ray.study.sections import NodeType
 from vvlm_ray.study.trials import Trial
 
 POOL_GPUS_PER_NODE = 8  # where a cluster is only a number of GPUs

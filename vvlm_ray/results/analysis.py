@@ -16,7 +16,7 @@ from vvlm_ray.results import cache
 from vvlm_ray.results.source import Cost, Source, backbone_names, open_source, read_runs
 from vvlm_ray.scaling.forms import FORM_NAMES, make_form
 from vvlm_ray.scaling.runs import Runs
-from vvlm_ray.study.config import Answer
+from vvlm_ray.study.sections import Answer
 
 if TYPE_CHECKING:
     from vvlm_ray.scaling.bagging import Bag

@@ -15,8 +15,8 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.results import tables
 from vvlm_ray.results.tables import DEFAULT_DATA_SIZE, DEFAULT_FACTORS, DEFAULT_SCORE, Columns
 from vvlm_ray.scaling.runs import Runs
-from vvlm_ray.study.config import Answer
 from vvlm_ray.study.folder import StudyFolder
+from vvlm_ray.study.sections import Answer
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.study.config import STUDY_PREFIX, Study, load_sweep
+from vvlm_ray.study.config import STUDY_PREFIX, Study
+from vvlm_ray.study.sweep_file import load_sweep
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.cost import cost_from_expression, inference_flops
 from vvlm_ray.scaling.frontier import DEFAULT_FRAMES, DEFAULT_TOKENS
-from vvlm_ray.study.config import Cost, Generate, Isoflop, Points, Star, Study
+from vvlm_ray.study.config import Study
+from vvlm_ray.study.sections import Cost, Generate, Isoflop, Points, Star
 
 CostFunction = Callable[..., np.ndarray]  # cost(**factors) -> FLOPs per example, elementwise
 

@@ -1,7 +1,12 @@
-"""Records: one JSON file per trial, written once and atomically, and the table collected from them."""
+"""Records: one JSON file per trial, written once and atomically, and the table of those that a sweep asks for.
+
+A record holds what the trial was (`factors`, `num_examples`, `meaning`), its `scores` on 0..100, and how it went.
+"""
 
 import json
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vvlm_ray.errors import UserError
@@ -11,26 +16,64 @@ from vvlm_ray.study.trials import Trial
 if TYPE_CHECKING:
     import pandas as pd
 
+VERSION = 2  # of the record's form
 FINISHED, FAILED = "finished", "failed"
+STATUSES = (FINISHED, FAILED)
 
 
-def finished_record(trial: Trial, scores: dict[str, float], details: dict[str, Any]) -> dict[str, Any]:
-    """The record of a trial that ran to its end: what it was, its scores on 0..100, their mean `avg`, and details.
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found, by task: score on 0..100, its standard error where known, the values of its parts.
+
+    `is_partial`: some of the study's tasks have no score. `judge`: who judged; None where nobody was asked.
+    """
+
+    scores: Mapping[str, float]
+    standard_errors: Mapping[str, float]
+    subtasks: Mapping[str, Mapping[str, float]]
+    is_partial: bool = False
+    judge: str | None = None
+
+    @property
+    def avg(self) -> float:
+        """The plain mean over tasks ("Metrics/Avg" of Wang et al. 2025)."""
+        return sum(self.scores.values()) / len(self.scores)
+
+
+def finished_record(
+    trial: Trial, found: Scores, *, meaning: Mapping[str, Any], details: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of a trial that ran to its end: what it was, what it scored, and details of how it went.
 
     Raises:
         ValueError: no score, or one that is missing, not a number or outside 0..100. It is never recorded as 0.
     """
-    if not scores:
+    if not found.scores:
         raise ValueError(f"trial {trial.trial_id}: no scores")
-    for task, score in scores.items():
-        if not (isinstance(score, int | float) and math.isfinite(score) and 0 <= score <= 100):
+    for task, score in found.scores.items():
+        if not (_is_number(score) and 0 <= score <= 100):
             raise ValueError(f"trial {trial.trial_id}: the score of {task} is {score!r}, not a number on 0..100")
-    return {**trial.to_dict(), **scores, "avg": sum(scores.values()) / len(scores), "status": FINISHED, **details}
+    for task, error in found.standard_errors.items():
+        if not (_is_number(error) and error >= 0):
+            raise ValueError(f"trial {trial.trial_id}: the standard error of {task} is {error!r}")
+    return {
+        "version": VERSION,
+        **trial.to_dict(),
+        "status": FINISHED,
+        "scores": dict(found.scores),
+        "standard_errors": dict(found.standard_errors),
+        "subtasks": {task: dict(values) for task, values in found.subtasks.items()},
+        "avg": found.avg,
+        "partial": found.is_partial,
+        "judge": found.judge,
+        "details": dict(details),
+        "meaning": dict(meaning),
+    }
 
 
 def failed_record(trial: Trial, reason: str, attempts: int) -> dict[str, Any]:
-    """The record of a trial that was given up: why, and after how many attempts. It has no score columns."""
-    return {**trial.to_dict(), "status": FAILED, "reason": reason, "attempts": attempts}
+    """The record of a trial that was given up: why, and after how many attempts. It has no scores."""
+    return {"version": VERSION, **trial.to_dict(), "status": FAILED, "reason": reason, "attempts": attempts}
 
 
 def write_record(folder: StudyFolder, record: dict[str, Any]) -> None:
@@ -44,14 +87,18 @@ def read_record(folder: StudyFolder, trial_id: str) -> dict[str, Any] | None:
         UserError: the file is there but is not a record.
     """
     path = folder.record(trial_id)
-    if not path.exists():
-        return None
     try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as err:
-        raise UserError(f"{path}: not JSON ({err}); remove it to run the trial again") from err
-    if not isinstance(record, dict) or record.get("trial_id") != trial_id or "status" not in record:
-        raise UserError(f"{path}: not the record of trial {trial_id}; remove it to run the trial again")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise UserError(f"{path}: cannot be read ({err.strerror or err})") from None
+    try:
+        record = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as err:
+        raise UserError(f"{path}: not JSON ({str(err)[:200]}); remove it to run the trial again") from None
+    if problem := _problem_of(record, trial_id):
+        raise UserError(f"{path}: {problem}; remove it to run the trial again")
     return record
 
 
@@ -60,15 +107,105 @@ def is_finished(folder: StudyFolder, trial_id: str) -> bool:
     return record is not None and record["status"] == FINISHED
 
 
-def collect(folder: StudyFolder, trials: list[Trial]) -> "pd.DataFrame":
-    """The records of these trials as a table, one row each, also written to records.csv and records.parquet."""
-    import pandas as pd
+@dataclass(frozen=True)
+class Collected:
+    """The records of a sweep as it stands. Ids of trials without one are `missing`.
 
-    records = [r for t in trials if (r := read_record(folder, t.trial_id)) is not None]
-    table = pd.DataFrame([{k: v for k, v in r.items() if not isinstance(v, dict | list)} for r in records])
+    `damaged` {trial_id: what is wrong} are of the sweep but unreadable; `others` counts records in the folder that
+    are of no trial of the sweep, as after a change of what trials mean.
+    """
+
+    finished: tuple[dict[str, Any], ...]
+    failed: tuple[dict[str, Any], ...]
+    missing: tuple[str, ...]
+    damaged: Mapping[str, str]
+    others: int
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the finished records must know of the others."""
+        told = []
+        if self.failed:
+            told.append(f"{len(self.failed)} trials failed")
+        if self.missing:
+            told.append(f"{len(self.missing)} trials have not run yet")
+        total = len(self.finished) + len(self.failed) + len(self.missing) + len(self.damaged)
+        notes = [f"{len(self.finished)} of {total} trials are finished: {', '.join(told)}"] if told else []
+        notes += [f"left out: {problem}" for problem in self.damaged.values()]
+        if self.others:
+            notes.append(
+                f"{self.others} further records in the folder are of other trials than the sweep file asks for now "
+                "(other settings, data or points) and were left out"
+            )
+        return notes
+
+    def table(self) -> "pd.DataFrame":
+        """One row per record, finished first: a column for each factor and each task; the avg only of whole sets."""
+        import pandas as pd
+
+        return pd.DataFrame([row_of(record) for record in (*self.finished, *self.failed)])
+
+
+def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as one flat row; standard errors in columns `<task>_se`, settings of training in `finetune.<key>`."""
+    row: dict[str, Any] = {"trial_id": record["trial_id"], "sweep": record["sweep"], "backbone": record["backbone"]}
+    row |= record["factors"]
+    row |= {key: record[key] for key in ("num_examples", "inference_flops", "target_flops", "seed")}
+    row |= record.get("scores", {})
+    row |= {"avg": record.get("avg"), "partial": record.get("partial"), "status": record["status"]}
+    row |= {"reason": record.get("reason"), "judge": record.get("judge")}
+    row |= {f"{task}_se": error for task, error in record.get("standard_errors", {}).items()}
+    row |= {k: v for k, v in record.get("details", {}).items() if not isinstance(v, dict | list) and k not in row}
+    finetune = record.get("meaning", {}).get("finetune", {})
+    return row | {f"finetune.{key}": value for key, value in finetune.items()}
+
+
+def collect_records(folder: StudyFolder, trials: Iterable[Trial]) -> Collected:
+    """The records of these trials; nothing that is wrong with one of them is in the way of the others."""
+    finished, failed, missing, damaged = [], [], [], {}
+    ids = [trial.trial_id for trial in trials]
+    for trial_id in ids:
+        try:
+            record = read_record(folder, trial_id)
+        except UserError as problem:
+            damaged[trial_id] = str(problem)
+            continue
+        if record is None:
+            missing.append(trial_id)
+        else:
+            (finished if record["status"] == FINISHED else failed).append(record)
+    known = set(ids)
+    others = sum(path.parent.name not in known for path in folder.trials.glob("*/record.json"))
+    return Collected(tuple(finished), tuple(failed), tuple(missing), damaged, others)
+
+
+def write_tables(folder: StudyFolder, collected: Collected) -> None:
+    """records.csv and records.parquet: a copy for people and other tools, never read back here."""
+    table = collected.table()
     if len(table):
         write_atomically(folder.root / "records.csv", table.to_csv(index=False))
         temporary = folder.root / ".records.parquet"
         table.to_parquet(temporary, index=False)
         temporary.replace(folder.root / "records.parquet")
-    return table
+
+
+def _problem_of(record: Any, trial_id: str) -> str | None:
+    if not isinstance(record, dict) or record.get("trial_id") != trial_id or record.get("status") not in STATUSES:
+        return f"not the record of trial {trial_id}"
+    if record.get("version") != VERSION:
+        return f"written in form {record.get('version', 1)!r}, and {VERSION} is read"
+    try:
+        Trial.from_dict(record)
+    except (KeyError, TypeError, ValueError):
+        return "a record with parts missing"
+    if record["status"] == FINISHED:
+        scores = record.get("scores")
+        if not (isinstance(scores, dict) and scores and all(_is_number(s) and 0 <= s <= 100 for s in scores.values())):
+            return "a finished record without scores on 0..100"
+        if not _is_number(record.get("avg")):
+            return "a finished record without an average"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

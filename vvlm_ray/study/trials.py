@@ -5,7 +5,7 @@ trial: a resumed or extended study never repeats it. Changing a learning rate ma
 workers, storage or W&B settings does not.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from vvlm_ray.study.config import FACTORS, Study
 from vvlm_ray.study.identity import identity
 from vvlm_ray.study.points import Point, cost_function, distinct_points, plain_number
 
-MEANING_VERSION = 1  # raised when code changes what the same settings compute, so that old records are not reused
+MEANING_VERSION = 2  # raised when code changes what the same settings compute, so that old records are not reused
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,19 @@ class Trial:
         return " ".join([*parts, f"n={self.num_examples:,}"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat: factors of the study's own stand beside the others; `Trial(**d)` restores the built-in model's."""
+        """As JSON, with x under `factors`; `from_dict` restores it."""
         row = asdict(self)
-        return row | row.pop("other_factors")
+        for name in (*FACTORS, "other_factors"):
+            del row[name]
+        return row | {"factors": self.factors}
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> "Trial":
+        """The trial that `to_dict` wrote; other keys, as a record has them, are passed over."""
+        x = dict(row["factors"])
+        mine = {name: x.pop(name, None) for name in FACTORS}
+        known = {f.name for f in fields(cls)} - {*FACTORS, "other_factors"}
+        return cls(**{name: row[name] for name in known if name in row}, **mine, other_factors=x)
 
 
 def expand(study: Study) -> list[Trial]:
@@ -76,7 +86,7 @@ def _trial(study: Study, point: Point, cost: float, meanings: "_Meanings") -> Tr
     x = {name: plain_number(value) for name, value in point.factors.items()}
     backbone = study.backbone_of(point.factors["lm_params"]) if study.backbones and "lm_params" in x else None
     return Trial(
-        trial_id=identity(meanings.of(backbone) | {"factors": x, "num_examples": point.num_examples}),
+        trial_id=identity(_meaning(meanings.of(backbone), x, point.num_examples)),
         sweep=point.sweep,
         backbone=backbone,
         num_examples=point.num_examples,
@@ -86,6 +96,15 @@ def _trial(study: Study, point: Point, cost: float, meanings: "_Meanings") -> Tr
         **{name: x.get(name) for name in FACTORS},
         other_factors={name: value for name, value in x.items() if name not in FACTORS},
     )
+
+
+def meaning_of(study: Study, trial: Trial) -> dict[str, Any]:
+    """All that a trial means, which its id is the hash of; it goes into the trial's record."""
+    return _meaning(_Meanings(study).of(trial.backbone), trial.factors, trial.num_examples)
+
+
+def _meaning(of_backbone: dict[str, Any], x: dict[str, float], num_examples: int) -> dict[str, Any]:
+    return of_backbone | {"factors": x, "num_examples": num_examples}
 
 
 class _Meanings:
@@ -103,20 +122,17 @@ class _Meanings:
     def _meaning(self, backbone: str | None) -> dict[str, Any]:
         """Keys that are added later must be left out at their default, or every old record would be orphaned."""
         study = self.study
-        finetune = study.finetune.model_dump()
         meaning = {
             "version": MEANING_VERSION,
             "data": {name: s.model_dump(include={"path"}) for name, s in study.data.sources.items()},
             "synthetic": study.synthetic.model_dump() if study.synthetic else None,
-            "finetune": finetune,
+            "finetune": study.recipe_of(backbone).model_dump(),
             "evaluation": study.evaluation.model_dump(include={"tasks", "limit", "judge"})
             | {"local": {name: task.questions for name, task in study.evaluation.local.items()}},
             "seed": study.seed,
         }
         if backbone:
             spec = study.backbones[backbone]
-            finetune["lr"] = spec.lr or finetune["lr"]
-            finetune["vision_lr"] = spec.vision_lr or finetune["vision_lr"]
             meaning["backbone"] = spec.model_dump(include={"lm", "vision", "projector"})
             if needs_stage1(study, backbone):
                 meaning["stage1"] = study.stage1.model_dump(exclude={"image_root"})

@@ -26,8 +26,6 @@ from vvlm_ray.training.sharding import is_sharded
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 # These may change between interruption and resumption: they do not change what is computed.
-_FREE_SETTINGS = {"micro_batch_size", "gradient_checkpointing", "num_loader_workers", "checkpoint_every_seconds"}
-_FREE_SETTINGS |= {"max_unreadable_share"}
 
 
 @dataclass
@@ -96,7 +94,7 @@ class RunState:
     def _header(self) -> dict[str, Any]:
         return {
             "num_examples": self.num_examples,
-            "settings": asdict(self.settings),
+            "settings": self.settings.recipe.model_dump(mode="json") | {"seed": self.settings.seed},
             "world_size": self.world_size,
             "sharded": is_sharded(self.model),
         }
@@ -107,7 +105,7 @@ class RunState:
         if ours["sharded"] and stored["world_size"] != ours["world_size"]:
             differing.append("world_size")  # the shards are cut for so many workers
         old, new = stored["settings"], ours["settings"]
-        differing += [key for key in new if key not in _FREE_SETTINGS and old.get(key) != new[key]]
+        differing += [key for key in new if old.get(key) != new[key]]
         if differing:
             told = ", ".join(f"{k} {(stored | old).get(k)} then, {(ours | new)[k]} now" for k in differing)
             raise UserError(f"{folder}: is a checkpoint of another run ({told}); start without it, or as it was")

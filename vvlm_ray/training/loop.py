@@ -60,8 +60,10 @@ def finetune(
     run, Diverged when the loss is not finite.
     """
     accelerator = accelerator or make_accelerator()
-    if settings.batch_size < accelerator.num_processes:
-        raise UserError(f"batch_size: {settings.batch_size} is less than the {accelerator.num_processes} workers")
+    if settings.recipe.batch_size < accelerator.num_processes:
+        raise UserError(
+            f"batch_size: {settings.recipe.batch_size} is less than the {accelerator.num_processes} workers"
+        )
     if len(dataset) == 0:
         raise UserError("the dataset is empty: there is nothing to finetune on")
     torch.manual_seed(settings.seed + accelerator.process_index)
@@ -71,7 +73,7 @@ def finetune(
             run.state.load(resume_from)
         run.train(on_step, save_checkpoint)
         result = run.result()
-        if settings.sharding == "fsdp":
+        if settings.resources.sharding == "fsdp":
             run.optimizer.state.clear()  # its memory is needed for the whole model
             gather_model(run.model, model, settings)
     return result
@@ -81,10 +83,10 @@ def finetune(
 def _training_mode(model: VideoVLM, settings: FinetuneSettings) -> Iterator[None]:
     """Training mode, gradient checkpointing and frozen parts for the time of a run."""
     trainable = {name: p.requires_grad for name, p in model.named_parameters()}
-    if settings.trainable == "projector":
-        model.requires_grad_(False)
-        model.projector.requires_grad_(True)
-    if settings.gradient_checkpointing:
+    for name, part in model.named_children():
+        if name not in settings.recipe.peak_lrs:
+            part.requires_grad_(False)
+    if settings.resources.gradient_checkpointing:
         # transformers renamed the method in 5.x and warns about the old name.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
@@ -94,7 +96,7 @@ def _training_mode(model: VideoVLM, settings: FinetuneSettings) -> Iterator[None
         yield
     finally:
         model.eval()
-        if settings.gradient_checkpointing:
+        if settings.resources.gradient_checkpointing:
             disable = getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable
             disable()
         for name, p in model.named_parameters():
@@ -121,12 +123,12 @@ class _Run:
         rank, world_size = accelerator.process_index, accelerator.num_processes
         self.plan = BatchPlan(
             num_examples=len(dataset),
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
+            batch_size=settings.recipe.batch_size,
+            epochs=settings.recipe.epochs,
             seed=settings.seed,
             rank=rank,
             world_size=world_size,
-            micro_batch_size=settings.micro_batch_size,
+            micro_batch_size=settings.resources.micro_batch_size,
         )
         self.progress = Progress()
         self.state = RunState(self.model, self.optimizer, self.progress, settings, len(dataset), rank, world_size)
@@ -136,12 +138,14 @@ class _Run:
     ) -> None:
         """Take all steps that are left."""
         progress, settings = self.progress, self.settings
-        batches = load_micro_batches(self.dataset, self.collator, self.plan, progress.step, settings.num_loader_workers)
+        batches = load_micro_batches(
+            self.dataset, self.collator, self.plan, progress.step, settings.resources.num_loader_workers
+        )
         spent, start = progress.seconds, time.perf_counter()
         reported = saved = start
         has_saved = False
         while progress.step < self.plan.num_steps:
-            is_due = time.perf_counter() - saved > settings.checkpoint_every_seconds
+            is_due = time.perf_counter() - saved > settings.resources.checkpoint_every_seconds
             totals, lr, grad_norm = self._step(batches, is_due)
             now = time.perf_counter()
             progress.seconds = spent + now - start
@@ -160,7 +164,7 @@ class _Run:
         totals.is_checkpoint_due = is_checkpoint_due
         totals = totals.over_workers(self.accelerator)
         self._note(totals, unreadable)
-        factor = lr_factor(step, self.plan.num_steps, self.settings.warmup_fraction)
+        factor = lr_factor(step, self.plan.num_steps, self.settings.recipe.warmup_fraction)
         set_lr(self.optimizer, factor)
         grad_norm = 0.0
         if totals.num_answer_tokens:  # otherwise no video of the step could be read
@@ -171,7 +175,7 @@ class _Run:
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise Diverged(
                     f"loss {loss}, gradient norm {grad_norm} in step {step + 1} of {self.plan.num_steps}; "
-                    f"lower the learning rate ({self.settings.lr:g})"
+                    f"lower the learning rate ({self.settings.recipe.lr:g})"
                 )
             self.optimizer.step()
             progress.losses.append(loss)
@@ -204,20 +208,22 @@ class _Run:
     def _summed_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         device = self.accelerator.device
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-        low = self.settings.precision == "bf16" and self.settings.sharding == "none"  # FSDP casts by itself
+        low = (
+            self.settings.recipe.precision == "bf16" and self.settings.resources.sharding == "none"
+        )  # FSDP casts by itself
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
             return self.module(**batch, use_cache=False, num_items_in_batch=1).loss
 
     def _note(self, totals: _Totals, unreadable: list[tuple[str, str]]) -> None:
         """Add a step's counts to the run's; raises UnreadableVideos as soon as too many videos have failed."""
-        progress, allowed = self.progress, self.settings.max_unreadable_share
+        progress, allowed = self.progress, self.settings.data.max_unreadable_share
         progress.num_examples_seen += totals.num_examples
         progress.num_tokens += totals.num_tokens
         progress.num_unreadable += totals.num_unreadable
         if not totals.num_unreadable:
             return
         progress.unreadable = (progress.unreadable + _from_all_workers(unreadable))[:MAX_LISTED_UNREADABLE]
-        num_all = self.plan.num_examples * self.settings.epochs
+        num_all = self.plan.num_examples * self.settings.recipe.epochs
         if progress.num_unreadable > allowed * num_all:
             raise unreadable_videos(progress.num_unreadable, num_all, allowed, progress.unreadable)
 
@@ -294,7 +300,7 @@ class _FlopsPerStep:
         counts, vision = count_parameters(model), model.config.vision_config
         num_patches = (vision.image_size // vision.patch_size) ** 2
         # Backward takes two passes, one for activations and one for weights; frozen parts need fewer.
-        vision_passes, lm_passes = (3, 3) if settings.trainable == "all" else (1, 2)
+        vision_passes, lm_passes = (3, 3) if "language_model" in settings.recipe.peak_lrs else (1, 2)
         return cls(
             per_frame=2 * vision_passes * counts["vision_params"] * num_patches,
             per_token=2 * lm_passes * counts["lm_params"],

@@ -22,14 +22,12 @@ def build_optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim
     low = [f"{name} ({p.dtype})" for name, p in model.named_parameters() if p.requires_grad and p.dtype not in _MASTER]
     if low:
         raise TypeError(f"weights to be trained have to be in float32: {', '.join(low[:3])} of {len(low)} are not")
-    projector_lr = settings.lr if settings.projector_lr is None else settings.projector_lr
-    peaks = {"language_model": settings.lr, "projector": projector_lr, "vision_tower": settings.vision_lr}
     groups = []
-    for part, peak_lr in peaks.items():
+    for part, peak_lr in settings.recipe.peak_lrs.items():
         parameters = [p for p in model.get_submodule(part).parameters() if p.requires_grad]
         if parameters:
             groups.append({"params": parameters, "peak_lr": peak_lr})
-    return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.recipe.lr, weight_decay=settings.recipe.weight_decay, fused=True)
 
 
 def lr_factor(step: int, num_steps: int, warmup_fraction: float) -> float:

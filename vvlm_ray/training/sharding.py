@@ -41,7 +41,7 @@ def place_model(model: VideoVLM, settings: FinetuneSettings, accelerator: Accele
     and one way of splitting, tested on gloo, serves both.
     Raises UserError if "fsdp" is asked for outside of a process group.
     """
-    if settings.sharding == "none":
+    if settings.resources.sharding == "none":
         return model, accelerator.prepare_model(model)
     if not torch.distributed.is_initialized():
         raise UserError(
@@ -49,7 +49,7 @@ def place_model(model: VideoVLM, settings: FinetuneSettings, accelerator: Accele
             "or use sharding: 'none'"
         )
     twin = _take_weights(model)
-    _split(twin, settings.precision, accelerator.device)
+    _split(twin, settings.recipe.precision, accelerator.device)
     return twin, twin
 
 
@@ -71,7 +71,7 @@ def gather_model(twin: VideoVLM, model: VideoVLM, settings: FinetuneSettings) ->
 
     In the precision that the run computed in: bfloat16 then halves what a GPU has to hold.
     """
-    low = torch.bfloat16 if settings.precision == "bf16" else None
+    low = torch.bfloat16 if settings.recipe.precision == "bf16" else None
     whole = {name: p.to(low or p.dtype).full_tensor() for name, p in twin.named_parameters()}
     _replace_parameters(model, {name: nn.Parameter(value) for name, value in whole.items()})
 
