@@ -55,10 +55,17 @@ class ImagePreprocessor:
 
     def __call__(self, frames: np.ndarray) -> torch.Tensor:
         """uint8 frames (T, H, W, 3) -> float32 pixel values (T, 3, size, size)."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-        if pixels.shape[-2:] != (self.size, self.size):
-            # On uint8, so that values are rounded and clipped after each direction, as PIL does.
-            pixels = functional.interpolate(pixels, (self.size, self.size), mode="bicubic", antialias=True)
+        pixels = torch.from_numpy(resize(frames, self.size, self.size)).permute(0, 3, 1, 2)
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)
         return (pixels.float() / 255 - mean) / std
+
+
+def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 frames (T, H, W, 3) -> (T, height, width, 3): bicubic with antialiasing, the aspect ratio is not kept."""
+    if frames.shape[1:3] == (height, width):
+        return np.ascontiguousarray(frames)
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    # On uint8, so that values are rounded and clipped after each direction, as PIL does.
+    pixels = functional.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
+    return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
