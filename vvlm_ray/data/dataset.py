@@ -60,7 +60,15 @@ class ExampleEncoder:
                 f"{self.max_length}",
             )
         try:
-            frames = read_frames(find_video(example.video), self.num_frames)
+            frames = read_frames(
+                find_video(example.video),
+                self.num_frames,
+                start=example.start,
+                end=example.end,
+                size=self.preprocessor.size,
+                fps=example.fps,
+                root=example.root,
+            )
         except UnreadableVideo as error:
             return Unreadable(str(error.path), error.reason)
         return {

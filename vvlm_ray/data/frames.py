@@ -56,7 +56,7 @@ def read_frames(
     output = _Output(num_frames, size)
     try:
         if path.is_dir():
-            _read_folder(path, output, start, end, fps, root)
+            _read_folder(path, output, start=start, end=end, fps=fps, root=root)
         else:
             with _opened(path, root) as file:
                 decode(file, Request(num_frames, start, end), restart=output.restart, add=output.add)
@@ -68,6 +68,7 @@ def read_frames(
 def _read_folder(
     folder: Path,
     output: _Output,
+    *,
     start: float | None,
     end: float | None,
     fps: float | None,

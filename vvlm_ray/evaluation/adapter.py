@@ -211,7 +211,7 @@ class VideoVLMAdapter(SingleQuestionModel):
                     self.on_batch(number + 1, len(batches))
 
     def _load(self, path: str) -> torch.Tensor:
-        return self.preprocessor(read_frames(path, self.num_frames)).to(self.model.dtype)
+        return self.preprocessor(read_frames(path, self.num_frames, size=self.preprocessor.size)).to(self.model.dtype)
 
     def _pixels(self, frames: FrameCache[torch.Tensor], path: str) -> torch.Tensor:
         """(T, 3, S, S); zeros for an unreadable video, as all processes have to make the step together."""

@@ -154,6 +154,9 @@ class _Pool:
             with self._lock:
                 self._idle.append(process)
 
+    def forget_all(self) -> None:
+        self._lock, self._idle = threading.Lock(), []
+
     def end_all(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
@@ -162,15 +165,8 @@ class _Pool:
 
 
 _pool = _Pool()
-atexit.register(lambda: _pool.end_all())
-
-
-def _forget() -> None:
-    global _pool  # noqa: PLW0603
-    _pool = _Pool()
-
-
-os.register_at_fork(after_in_child=_forget)
+atexit.register(_pool.end_all)
+os.register_at_fork(after_in_child=_pool.forget_all)
 
 
 def decode(file: int, request: Request, *, restart: Callable[[], None], add: Callable[[np.ndarray, int], Any]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import IO, Any
 
 import av
@@ -124,7 +125,7 @@ def count_frames(file: IO[bytes], demuxer: str) -> np.ndarray:
     stamps = [None if frame.pts is None else float(frame.pts * base) for frame, base in _all_frames(file, demuxer)]
     if not stamps:
         raise CannotDecode("none of its pictures can be decoded")
-    if None in stamps or any(later <= earlier for earlier, later in zip(stamps, stamps[1:], strict=False)):
+    if None in stamps or any(later <= earlier for earlier, later in pairwise(stamps)):
         return np.arange(len(stamps), dtype=float)
     return np.array(stamps) - stamps[0]
 
@@ -142,7 +143,10 @@ def frames_by_number(file: IO[bytes], demuxer: str, wanted: Sequence[int]) -> It
 
 
 def _all_frames(file: IO[bytes], demuxer: str) -> Iterator[tuple[Any, Fraction]]:
-    """Every frame and the unit of its time stamp, in the order of presentation. A recording may begin amidst pictures that refer to others."""
+    """Every frame and the unit of its time stamp, in the order of presentation.
+
+    A recording may begin amidst pictures that refer to others: what fails before the first frame is left out.
+    """
     with _opened(file, demuxer) as (container, stream):
         any_decoded = False
         for packet in _packets(container, stream, flush=True):
