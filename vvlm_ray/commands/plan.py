@@ -72,6 +72,7 @@ def print_plan(
     gantt: Path | None = None,
 ) -> "Plan":
     """Print the plan of a sweep file, draw it if asked to, and return it."""
+    from vvlm_ray.data.fingerprints import fingerprinted
     from vvlm_ray.errors import UserError
     from vvlm_ray.planning.gpus import parse_cluster
     from vvlm_ray.planning.listing import plan_table, plan_totals
@@ -83,7 +84,10 @@ def print_plan(
         raise UserError("give --cluster or --slots, not both")
     study = _with_options(load_sweep(sweep), utilisation, price)
     kinds = parse_cluster(cluster) if cluster else None
-    made = make_plan(study, sweep, StudyFolder(storage / study.name), slots, cluster=kinds)
+    folder = StudyFolder(storage / study.name)
+    study, taken = fingerprinted(study, sweep, folder, thorough=False)
+    made = make_plan(study, sweep, folder, slots, cluster=kinds)
+    made.notes.extend(taken.notes())
     rows = plan_table(study, made)
     totals = plan_totals(study, made, rows)
     if gantt:
@@ -92,6 +96,7 @@ def print_plan(
         draw_gantt(study, made, gantt)
     if as_json:
         result = {"trials": rows, "totals": totals, "problems": made.problems, "notes": made.notes}
+        result["provisional"] = list(taken.unread)
         click.echo(json.dumps(result, indent=2))
         return made
     _print_trials(study, rows)

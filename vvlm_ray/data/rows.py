@@ -75,9 +75,11 @@ def _is_json_lines(path: Path) -> bool:
     if path.suffix.lower() in {".jsonl", ".ndjson"}:
         return True
     with path.open("rb") as file:
-        first = next((line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
-        if not first.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
+        start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+        if not start.startswith(b"{"):
             return False
+        file.seek(0)
+        first = next((line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
         another = any(line.strip() for line in file)
     try:
         whole = isinstance(parse_json(first.decode("utf-8-sig")), dict)

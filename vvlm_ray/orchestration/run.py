@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from vvlm_ray.data.fingerprints import fingerprinted
 from vvlm_ray.errors import UserError
 from vvlm_ray.orchestration.refinement import Refinement
+from vvlm_ray.planning.check import find_problems
 from vvlm_ray.planning.jobs import backbone_of_projector, projector_run
 from vvlm_ray.planning.plan import make_plan
 from vvlm_ray.planning.queue import Job, Queue
 from vvlm_ray.study.additions import all_trials
 from vvlm_ray.study.config import Study
+from vvlm_ray.study.fingerprints import keep_fingerprints
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.records import collect_records, failed_record, write_record, write_tables
 from vvlm_ray.study.stages import Stage, read_stage
@@ -66,10 +69,14 @@ def run_study(
     start = time.monotonic()
     study = load_sweep(sweep_file)
     folder = StudyFolder(storage / study.name)
+    if problems := find_problems(study, sweep_file, folder):  # before anything is written
+        raise UserError("\n".join(problems))
+    study, taken = fingerprinted(study, sweep_file, folder, thorough=True)
     plan = make_plan(study, sweep_file, folder, _pool(study, num_slots, 1))
     if plan.problems:
         raise UserError("\n".join(plan.problems))
     folder.adopt(sweep_file)
+    keep_fingerprints(folder, taken.digests)
     trials = {t.trial_id: t for t in plan.trials}
     if Refinement(study, folder, sweep_file, num_slots, trials).further_jobs():  # a run that stopped may owe some
         plan = make_plan(study, sweep_file, folder, _pool(study, num_slots, 1))

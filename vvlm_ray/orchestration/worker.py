@@ -47,7 +47,7 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
     load = _Loader(folder, study, Path(config["sweep_file"]), trial)
     model, tokenizer, preprocessor = load.model(load.projector())
     load.check_cost(model)
-    dataset, collator = load.dataset(tokenizer, preprocessor, study.data.sources)
+    dataset, collator = load.dataset(tokenizer, preprocessor, study.data.sources, max_length=model.max_length)
 
     is_writer = context.get_world_rank() == 0
     checkpoints = CheckpointStore(folder.trial(trial.trial_id))
@@ -139,9 +139,7 @@ def pretrain_projector(config: dict[str, Any]) -> None:
     )
     load = _Loader(folder, study, Path(config["sweep_file"]), trial)
     model, tokenizer, preprocessor = load.model(projector=None)
-    dataset, collator = load.dataset(
-        tokenizer, preprocessor, {"images": Source(path=stage1.path, video_root=stage1.image_root)}
-    )
+    dataset, collator = load.dataset(tokenizer, preprocessor, {"stage1": stage1.source}, max_length=model.max_length)
     checkpoints = CheckpointStore(projector_run(study, folder, backbone))
     stage = StageWriter(projector_run(study, folder, backbone), context.get_world_rank() == 0)
     finetune(
@@ -214,15 +212,19 @@ class _Loader:
             if abs(stated - true) > 0.06 * true:
                 raise UserError(f"{key} is {stated:,.0f} in the sweep file and {true:,} in the model; correct the file")
 
-    def dataset(self, tokenizer: Any, preprocessor: Any, mixture: dict[str, Source]) -> tuple[Any, Any]:
+    def dataset(self, tokenizer: Any, preprocessor: Any, mixture: dict[str, Source], **options: Any) -> tuple[Any, Any]:
         """The trial's subset of a mixture; all of it where the trial names no size."""
         from vvlm_ray.data.dataset import Collator, VideoInstructionDataset
-        from vvlm_ray.data.examples import load_examples
         from vvlm_ray.data.mixtures import nested_subset
+        from vvlm_ray.data.sources import open_mixture
 
-        sources = {
-            name: load_examples(self.path(s.path), self.path(s.video_root), source=name) for name, s in mixture.items()
-        }
+        sources = open_mixture(
+            mixture,
+            self.folder,
+            self.path,
+            max_unusable_share=self.study.data.max_unusable_share,
+            digests=self.study.fingerprints,
+        )
         num_examples = self.trial.num_examples or sum(map(len, sources.values()))
         dataset = VideoInstructionDataset(
             nested_subset(sources, num_examples, self.trial.seed),
@@ -230,6 +232,7 @@ class _Loader:
             preprocessor=preprocessor,
             num_frames=self.trial.num_frames,
             tokens_per_frame=self.trial.tokens_per_frame,
+            **options,
         )
         return dataset, Collator(tokenizer.pad_token_id)
 

@@ -32,7 +32,9 @@ def find_problems(study: Study, sweep_file: Path, folder: StudyFolder) -> list[s
             known = ", ".join(BASE_TRAINING_SECONDS)
             problems.append(f"{sweep_file}: backbones.{name}: a synthetic study makes the backbones {known} only")
     for name, source in study.data.sources.items():
-        need(f"data.sources.{name}.path", source.path)
+        for pattern in source.patterns:
+            if not any(character in pattern for character in "*?["):  # what matches a glob is the reader's to say
+                need(f"data.sources.{name}.path", pattern)
         need(f"data.sources.{name}.video_root", source.video_root)
     if study.stage1:
         need("stage1.path", study.stage1.path)

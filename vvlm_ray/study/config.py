@@ -1,9 +1,9 @@
 """A study as its sweep file describes it: the sections together, and what they must agree on."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from vvlm_ray.scaling.cost import cost_from_expression
 from vvlm_ray.study.sections import (
@@ -60,6 +60,18 @@ class Study(Strict):
     refinement: Refinement | None = None
     grid: dict[str, list[float]] | None = Field(None, description="X_k of the frontier; default: method's grid")
     answer: Answer | None = None
+    _fingerprints: dict[str, str] = PrivateAttr(default_factory=dict)  # see study/fingerprints.py
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What the files that the study names hold, by key, as far as it was read; part of what a trial means."""
+        return self._fingerprints
+
+    def with_fingerprints(self, fingerprints: Mapping[str, str]) -> "Study":
+        """The same study, knowing what its files hold."""
+        study = self.model_copy()
+        study._fingerprints = dict(fingerprints)
+        return study
 
     @field_validator("factors")
     @classmethod

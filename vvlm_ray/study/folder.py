@@ -3,6 +3,8 @@
 sweep.yaml                  the sweep file as run
 assets/                     what the study made for itself (synthetic benchmark, backbones, projectors)
 trials/<trial_id>/          record.json, checkpoints and logs of one trial
+data/                       tables of the sources' rows, and digests of files
+fingerprints.json           what data, weights and questions were when the study last ran
 records.csv, records.parquet   the records collected
 fits/, report/              what was computed and drawn from them
 """
@@ -96,7 +98,7 @@ class StudyFolder:
 
 
 def open_study(path: str | Path) -> tuple[StudyFolder, Study]:
-    """An existing study folder and its study.
+    """An existing study folder and its study, with the fingerprints of what it was last run on.
 
     Raises:
         UserError: the folder is not one of a study.
@@ -104,7 +106,9 @@ def open_study(path: str | Path) -> tuple[StudyFolder, Study]:
     folder = StudyFolder(Path(path))
     if not folder.sweep_file.exists():
         raise UserError(f"{path}: not a study's folder (no sweep.yaml in it); `vvlm-ray run SWEEP.yaml` makes one")
-    return folder, load_sweep(folder.sweep_file)
+    from vvlm_ray.study.fingerprints import kept_fingerprints
+
+    return folder, load_sweep(folder.sweep_file).with_fingerprints(kept_fingerprints(folder))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -37,17 +37,33 @@ class CostExpression(Strict):
 
 
 class Source(Strict):
-    """One part of the instruction mixture: a LLaVA JSON file and the folder of its videos."""
+    """One part of the instruction mixture: its annotation files (docs/data.md) and the folder of its videos.
 
-    path: str
+    `published` names a data set of the manifest, which then says what `fields`, `video` and `fps` say otherwise, and
+    which files to take from the folder `path`.
+    """
+
+    path: str | Annotated[list[str], Field(min_length=1)] = Field(description="file, glob, or a list of them")
     video_root: str
-    num_examples: int | None = Field(None, gt=0, description="how many it holds, for planning before it exists")
+    published: str | None = None
+    fields: dict[str, str] = Field({}, description="{our name: the files' name} of a row's fields")
+    video: str | None = Field(None, description="pattern of a video's path over a row's fields: v_{video_id}.mp4")
+    prompt: str | None = Field(None, min_length=1, description="what captions answer")
+    fps: float | None = Field(None, gt=0, description="of folders of frames")
+    allow_outside_root: bool = Field(False, description="follow links that lead out of video_root")
+    num_examples: int | None = Field(None, gt=0, description="how many rows it holds at least; checked")
     gigabytes: float | None = Field(None, gt=0, description="the size of its videos, for planning")
+
+    @property
+    def patterns(self) -> list[str]:
+        """Paths and globs of the annotation files."""
+        return [self.path] if isinstance(self.path, str) else self.path
 
 
 class Data(Strict):
     sources: dict[Name, Source] = {}
-    max_unreadable_share: float = Field(0.01, ge=0, lt=1)
+    max_unreadable_share: float = Field(0.01, ge=0, lt=1, description="of a trial's videos")
+    max_unusable_share: float = Field(0.01, ge=0, lt=1, description="of a source's rows")
 
 
 class Recipe(Strict):
@@ -79,6 +95,11 @@ class Stage1(Recipe):
     tokens_per_frame: int = Field(729, gt=0, description="tokens of an image; a perfect square")
     batch_size: int = Field(512, gt=0)
     lr: float = Field(1e-3, gt=0)
+
+    @property
+    def source(self) -> Source:
+        """Its images as a source of examples."""
+        return Source(path=self.path, video_root=self.image_root, num_examples=self.num_examples)
 
     @property
     def peak_lrs(self) -> dict[str, float]:

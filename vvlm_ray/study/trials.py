@@ -124,19 +124,39 @@ class _Meanings:
         study = self.study
         meaning = {
             "version": MEANING_VERSION,
-            "data": {name: s.model_dump(include={"path"}) for name, s in study.data.sources.items()},
+            "data": {
+                name: _content(study, f"data.sources.{name}", {"path": source.path, "video_root": None})
+                for name, source in study.data.sources.items()
+            },
             "synthetic": study.synthetic.model_dump() if study.synthetic else None,
             "finetune": study.recipe_of(backbone).model_dump(),
             "evaluation": study.evaluation.model_dump(include={"tasks", "limit", "judge"})
-            | {"local": {name: task.questions for name, task in study.evaluation.local.items()}},
+            | {
+                "local": {
+                    name: _content(study, f"evaluation.local.{name}", {"questions": task.questions, "video_root": None})
+                    for name, task in study.evaluation.local.items()
+                }
+            },
             "seed": study.seed,
         }
         if backbone:
             spec = study.backbones[backbone]
-            meaning["backbone"] = spec.model_dump(include={"lm", "vision", "projector"})
+            paths = spec.model_dump(include={"lm", "vision", "projector"})
+            meaning["backbone"] = _content(study, f"backbones.{backbone}", paths)
             if needs_stage1(study, backbone):
-                meaning["stage1"] = study.stage1.model_dump(exclude={"image_root"})
+                meaning["stage1"] = _stage1_meaning(study)
         return meaning
+
+
+def _content(study: Study, key: str, paths: dict[str, Any]) -> dict[str, Any]:
+    """What the files below a key hold, else where they lie; a part of which neither is known is left out."""
+    content = {part: study.fingerprints.get(f"{key}.{part}", path) for part, path in paths.items()}
+    return {part: value for part, value in content.items() if value is not None}
+
+
+def _stage1_meaning(study: Study) -> dict[str, Any]:
+    settings = study.stage1.model_dump(exclude={"path", "image_root"})
+    return settings | _content(study, "stage1", {"path": study.stage1.path, "image_root": None})
 
 
 def needs_stage1(study: Study, backbone: str) -> bool:
@@ -149,8 +169,8 @@ def projector_id(study: Study, backbone: str) -> str:
     spec = study.backbones[backbone]
     meaning = {
         "version": MEANING_VERSION,
-        "backbone": spec.model_dump(include={"lm", "vision"}),
-        "stage1": study.stage1.model_dump(exclude={"image_root"}),
+        "backbone": _content(study, f"backbones.{backbone}", spec.model_dump(include={"lm", "vision"})),
+        "stage1": _stage1_meaning(study),
         "seed": study.seed,
     }
     return f"{backbone}-{identity(meaning)}"
