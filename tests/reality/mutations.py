@@ -1,6 +1,6 @@
 """Damaged copies of the corpus, drawn from a seed, and what reading them does to a process.
 
-    python tests/reality/mutations.py 10000    # the long run: counts outcomes, the largest process, the slowest file
+python tests/reality/mutations.py 10000    # the long run: counts outcomes, the largest process, the slowest file
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def main(count: int, seed: int = 0) -> None:
             print(number + 1, dict(outcomes), f"{time.time() - began:.0f} s", flush=True)
     pool._pool.end_all()
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{dict(outcomes)}\nlargest decoding process {largest:.0f} MB; slowest file {slowest[0]:.1f} s ({slowest[1]})")
+    print(
+        f"{dict(outcomes)}\nlargest decoding process {largest:.0f} MB; slowest file {slowest[0]:.1f} s ({slowest[1]})"
+    )
 
 
 if __name__ == "__main__":

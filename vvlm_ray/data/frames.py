@@ -55,7 +55,7 @@ def read_frames(
     path = Path(path)
     output = _Output(num_frames, size)
     try:
-        if path.is_dir():
+        if os.path.isdir(path):  # False too for names that no file can have
             _read_folder(path, output, start=start, end=end, fps=fps, root=root)
         else:
             with _opened(path, root) as file:
