@@ -39,7 +39,8 @@ def main() -> int:
         raise UserError(f"{options.records}: say what a configuration of {', '.join(factors)} costs with --cost")
     settings = replace(settings_of(source.answer), form=options.form)
     with shown() as progress:
-        analysis = analyse(source, settings=settings, budgets_flops=options.budgets, num_examples=options.num_examples,
+        budgets = [b / 1e12 for b in options.budgets] if options.budgets else None
+        analysis = analyse(source, settings=settings, budgets=budgets, num_examples=options.num_examples,
                            progress=progress)  # fmt: skip
         doubts = better_forms(analysis, source.fits, progress=progress)
     print("\n".join([*summary(analysis), *doubts, "", *sentences(analysis)]))

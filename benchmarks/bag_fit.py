@@ -25,6 +25,7 @@ from planted_fit import paper_design
 from vvlm_ray.scaling.bagging import fit_bag_with
 from vvlm_ray.scaling.fitting import FitSettings, paper_units
 from vvlm_ray.scaling.forms import make_form
+from vvlm_ray.scaling.parallel import threads
 from vvlm_ray.scaling.problem import Objective, scale
 from vvlm_ray.scaling.simulation import observe, plant
 from vvlm_ray.scaling.solvers import lbfgs
@@ -52,7 +53,7 @@ def main() -> None:
     fit_bag_with(runs, FitSettings(starts=5), 1)  # compile
 
     begun, wall = time.process_time(), time.time()
-    bag = fit_bag_with(runs, settings, options.resamples, threads=1)
+    bag = fit_bag_with(runs, settings, options.resamples, map=threads(1))
     ours, ours_wall = time.process_time() - begun, time.time() - wall
 
     problem = paper_units(scale(runs, make_form(settings.form, tuple(runs.factors)), Objective()))

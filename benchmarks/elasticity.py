@@ -9,8 +9,9 @@ import time
 import numpy as np
 from planted_fit import paper_design
 
-from vvlm_ray.scaling.bagging import fit_bag, num_cores
+from vvlm_ray.scaling.bagging import fit_bag
 from vvlm_ray.scaling.elasticity import elasticity
+from vvlm_ray.scaling.parallel import num_cores
 from vvlm_ray.scaling.simulation import observe, plant
 
 # Table 10: what each ablation varies; the rest stays at 300 budgets, 100 sizes up to 10M, a step of 5M
@@ -26,7 +27,7 @@ def main() -> None:
     design = paper_design()
     runs = observe(plant("add-interact", design, 0), design, 0.4, 0)
     bag = fit_bag(runs, resamples=100)
-    elasticity(bag, sizes=[1e6], budgets_flops=[5e12])  # compile
+    elasticity(bag, sizes=[1e6], budgets=[5])  # compile
     wall, cpu = time.time(), time.process_time()
     found = elasticity(bag)
     print(json.dumps({
@@ -37,8 +38,8 @@ def main() -> None:
         for value in values:
             settings = {"num_budgets": 300, "num_sizes": 100, "largest_size": 10e6, "step": 5e6} | {what: value}
             sizes = np.linspace(1e6, settings["largest_size"], settings["num_sizes"])
-            budgets = np.linspace(1e12, 100e12, settings["num_budgets"])
-            found = elasticity(bag, budgets_flops=budgets, sizes=sizes, step=settings["step"])
+            budgets = np.linspace(1, 100, settings["num_budgets"])
+            found = elasticity(bag, budgets=budgets, sizes=sizes, step=settings["step"])
             print(json.dumps({what: float(value)} | {name: round(e, 3) for name, e in found.mean.items()}), flush=True)
 
 

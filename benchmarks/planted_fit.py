@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from vvlm_ray.scaling.bagging import fit_bag
-from vvlm_ray.scaling.frontier import default_grid, frontier
+from vvlm_ray.scaling.frontier import frontier
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.scaling.simulation import judge, observe, plant, plant_misfit
 from vvlm_ray.study.points import distinct_points
 from vvlm_ray.study.sweep_file import load_sweep
 
 PAPER = Path(__file__).parents[1] / "sweeps" / "paper.yaml"
-BUDGETS = np.linspace(2e12, 30e12, 57)
+BUDGETS = np.linspace(2, 30, 57)  # TFLOPs
 
 
 def paper_design() -> Runs:
@@ -40,7 +40,6 @@ def main() -> None:
     parser.add_argument("--forms", default="add-interact", help="fitted forms, comma-separated")
     options = parser.parse_args()
     design = paper_design()
-    grid = default_grid(design)
     for form in options.forms.split(","):
         for kind in ("representable", "misfit"):
             regrets, covered, widths, fit_error = [], [], [], []
@@ -48,8 +47,8 @@ def main() -> None:
                 surface = plant("add-interact", design, seed) if kind == "representable" else plant_misfit(design, seed)
                 runs = observe(surface, design, options.noise, seed)
                 bag = fit_bag(runs, form, resamples=options.resamples)
-                line = frontier(bag, grid, budgets_flops=BUDGETS, num_examples=options.num_examples)
-                verdict = judge(surface, line, grid)
+                line = frontier(bag, BUDGETS, num_examples=options.num_examples)
+                verdict = judge(surface, line)
                 regrets.append(verdict.regret.mean())
                 covered.append(verdict.covered.mean())
                 widths.append(np.median(line.high - line.low))

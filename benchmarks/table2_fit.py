@@ -9,9 +9,10 @@ import time
 
 from planted_fit import paper_design
 
-from vvlm_ray.scaling.bagging import fit_bag, num_cores
+from vvlm_ray.scaling.bagging import fit_bag
 from vvlm_ray.scaling.fitting import FitSettings
 from vvlm_ray.scaling.forms import FORM_NAMES
+from vvlm_ray.scaling.parallel import num_cores
 from vvlm_ray.scaling.simulation import observe, plant
 from vvlm_ray.scaling.validation import cross_validate, extrapolate
 

@@ -64,7 +64,7 @@ def test_it_works_where_torch_and_ray_are_not_installed(told, study):
 def test_what_it_prints_is_the_frontier(told, study):
     from vvlm_ray.results.analysis import analyse
 
-    line = analyse(study, budgets_flops=[9e12, 40e12], num_examples=500_000).frontier
+    line = analyse(study, budgets=[9, 40], num_examples=500_000).frontier
     for b in range(2):
         frames, tokens = line.factors["num_frames"][b], line.factors["tokens_per_frame"][b]
         assert f"{frames:.0f} frames and {tokens:.0f} tokens per frame" in told

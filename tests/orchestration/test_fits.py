@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from vvlm_ray.orchestration.fits import elasticity_on_ray, fit_bag_on_ray
+from vvlm_ray.orchestration.ray_map import ray_map
 from vvlm_ray.scaling.bagging import fit_bag_with
 from vvlm_ray.scaling.elasticity import elasticity
 from vvlm_ray.scaling.fitting import FitSettings
@@ -45,22 +45,21 @@ def ray():
 
 
 def test_the_bag_is_that_of_the_process(ray, runs, bag):
-    found = fit_bag_on_ray(runs, SETTINGS, 15)
+    found = fit_bag_with(runs, SETTINGS, 15, map=ray_map())
     assert np.array_equal(found.log_coefficients, bag.log_coefficients)
     assert np.array_equal(found.exponents, bag.exponents)
     assert np.array_equal(found.objectives, bag.objectives)
 
 
 def test_the_elasticity_is_that_of_the_process(ray, bag):
-    options = {"budgets_flops": np.linspace(1e12, 20e12, 20), "sizes": np.linspace(1e6, 3e6, 25), "step": 0.5e6}
-    there, here = elasticity_on_ray(bag, **options), elasticity(bag, **options)
+    options = {"budgets": np.linspace(1, 20, 20), "sizes": np.linspace(1e6, 3e6, 25), "step": 0.5e6}
+    there, here = elasticity(bag, **options, map=ray_map()), elasticity(bag, **options)
     assert (there.mean, there.low, there.high) == (here.mean, here.low, here.high)
     assert all(np.array_equal(there.cells[name], here.cells[name]) for name in here.cells)
 
 
 def test_a_killed_worker_costs_time_only(ray, runs, bag):
     killed = []
-    slow = FitSettings("add-interact", starts=50)
 
     def kill_one():
         deadline = time.time() + 60
@@ -73,7 +72,7 @@ def test_a_killed_worker_costs_time_only(ray, runs, bag):
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    found = fit_bag_on_ray(runs, slow, 15)
+    found = fit_bag_with(runs, SETTINGS, 15, map=ray_map())
     killer.join()
     assert killed, "no worker was seen at work"
     assert np.array_equal(found.exponents, bag.exponents)
@@ -85,7 +84,7 @@ def _busy_workers():
 
     for process in psutil.Process().children(recursive=True):
         try:
-            if "_run_on_one_core" in " ".join(process.cmdline()):
+            if "ray::_call" in " ".join(process.cmdline()):
                 yield process.pid
         except psutil.Error:
             continue

@@ -31,9 +31,7 @@ def test_sentences_hold_the_numbers_of_the_frontier(text, planted, analysis):
     from vvlm_ray.scaling.frontier import frontier
 
     _, study = open_study(planted)
-    line = frontier(
-        analysis.bag, analysis.grid, analysis.cost, np.array(study.answer.tflops) * 1e12, study.max_num_examples
-    )
+    line = frontier(analysis.bag, study.answer.tflops, study.max_num_examples)
     told = text.splitlines()[-len(study.answer.tflops) - 1 : -1]
     for b, sentence in enumerate(told):
         backbone = study.backbone_of(line.factors["lm_params"][b])
@@ -53,7 +51,7 @@ def test_the_fit_and_its_cross_validation_are_told(text, analysis):
 
 
 def test_table_names_backbones_and_what_lies_beyond_the_runs(planted):
-    found = analyse(planted, budgets_flops=[2.4e6, 60e6])
+    found = analyse(planted, budgets=[2.4e-6, 60e-6])
     header, rows = frontier_table(found)
     assert header[:4] == ["budget", "LM size", "frames", "tokens per frame"]
     assert rows[0][0] == "2.4 MFLOPs"
@@ -64,7 +62,7 @@ def test_table_names_backbones_and_what_lies_beyond_the_runs(planted):
 
 def test_budget_that_buys_nothing_is_refused(planted):
     with pytest.raises(UserError, match="buys nothing"):
-        analyse(planted, budgets_flops=[1.0])
+        analyse(planted, budgets=[1e-12])
 
 
 def test_what_was_computed_is_reused_until_the_records_change(planted_copy):

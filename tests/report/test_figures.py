@@ -39,12 +39,12 @@ def _two_tasks(sweep):
 def test_frontier_lines_are_the_frontier(analysis):
     figure = draw_frontier(analysis)
     left, *right = figure.axes
-    line = frontier(analysis.bag, analysis.grid, analysis.cost, analysis.curve.budgets_flops, analysis.num_examples)
-    np.testing.assert_array_equal(joined(artists(left, "predicted")), np.stack([line.budgets_flops, line.error]).T)
+    line = frontier(analysis.bag, analysis.curve.budgets, analysis.num_examples)
+    np.testing.assert_array_equal(joined(artists(left, "predicted")), np.stack([line.raw_budgets, line.error]).T)
     assert len(right) == 3
     for axes, (name, values) in zip(right, line.factors.items(), strict=True):
         drawn = joined(artists(axes, "frontier"))
-        np.testing.assert_array_equal(drawn, np.stack([line.budgets_flops, values]).T, err_msg=name)
+        np.testing.assert_array_equal(drawn, np.stack([line.raw_budgets, values]).T, err_msg=name)
         low, high = (np.asarray(bound[name]) for bound in (line.factor_low, line.factor_high))
         (band,) = artists(axes, "band")
         corners = band.get_paths()[0].vertices
@@ -55,7 +55,7 @@ def test_frontier_lines_are_the_frontier(analysis):
 def test_dashes_are_where_the_optimum_lies_beyond_the_runs(analysis):
     left = draw_frontier(analysis).axes[0]
     for line in artists(left, "predicted"):
-        first = np.searchsorted(analysis.curve.budgets_flops, line.get_xdata()[0])
+        first = np.searchsorted(analysis.curve.raw_budgets, line.get_xdata()[0])
         assert (line.get_linestyle() == "--") == bool(analysis.curve.extrapolates[first])
 
 
@@ -67,9 +67,7 @@ def test_dots_are_the_runs_and_rings_the_budgets_asked_for(analysis):
     want = np.stack([analysis.swept_flops[here], analysis.runs.error[here]]).T
     np.testing.assert_allclose(dots[np.lexsort(dots.T)], want[np.lexsort(want.T)])
     (ring,) = artists(left, "asked")
-    np.testing.assert_allclose(
-        ring.get_offsets(), np.stack([analysis.frontier.budgets_flops, analysis.frontier.error]).T
-    )
+    np.testing.assert_allclose(ring.get_offsets(), np.stack([analysis.frontier.raw_budgets, analysis.frontier.error]).T)
     (dots,) = artists(right[1], "runs")
     np.testing.assert_allclose(np.asarray(dots.get_offsets())[:, 1], analysis.runs.factors["num_frames"][here])
     largest = np.asarray(dots.get_offsets())[dots.get_sizes().argmax()]
@@ -143,7 +141,7 @@ def test_frontiers_by_size_and_elasticities(analysis):
     assert sizes.tolist() == [150, 400, 1200, 6000]
     for k, name in enumerate(analysis.runs.factors):
         for n in sizes:
-            line = frontier(analysis.bag, analysis.grid, analysis.cost, analysis.curve.budgets_flops, n)
+            line = frontier(analysis.bag, analysis.curve.budgets, n)
             (drawn,) = artists(figure.axes[k], f"frontier-{n:g}")
             np.testing.assert_array_equal(drawn.get_ydata(), line.factors[name])
         (drawn,) = artists(figure.axes[3 + k], "elasticity")

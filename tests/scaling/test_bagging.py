@@ -8,15 +8,16 @@ import pytest
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.bagging import fit_bag, fit_resamples
+from vvlm_ray.scaling.parallel import threads
 
 
 @pytest.fixture(scope="module")
 def small_bag(noisy_runs):
-    return fit_bag(noisy_runs, "add", resamples=10, starts=20, threads=1)
+    return fit_bag(noisy_runs, "add", resamples=10, starts=20, map=threads(1))
 
 
 def test_the_same_for_any_number_of_threads(noisy_runs, small_bag):
-    again = fit_bag(noisy_runs, "add", resamples=10, starts=20, threads=3)
+    again = fit_bag(noisy_runs, "add", resamples=10, starts=20, map=threads(3))
     assert np.array_equal(small_bag.log_coefficients, again.log_coefficients)
     assert np.array_equal(small_bag.exponents, again.exponents)
 
@@ -32,8 +33,9 @@ def test_the_same_in_another_process(noisy_runs, small_bag, tmp_path):
         "import sys, numpy as np\n"
         "from vvlm_ray.scaling.runs import Runs\n"
         "from vvlm_ray.scaling.bagging import fit_bag\n"
+        "from vvlm_ray.scaling.parallel import threads\n"
         "d = dict(np.load(sys.argv[1])); error, n = d.pop('error'), d.pop('n')\n"
-        "np.save(sys.argv[2], fit_bag(Runs(d, error, n), 'add', resamples=10, starts=20, threads=2).exponents)\n"
+        "np.save(sys.argv[2], fit_bag(Runs(d, error, n), 'add', resamples=10, starts=20, map=threads(2)).exponents)\n"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "runs.npz", tmp_path / "e.npy"], check=True)
     assert np.array_equal(np.load(tmp_path / "e.npy"), small_bag.exponents)
@@ -47,7 +49,9 @@ def test_a_resample_reaches_what_many_starts_without_dropping_reach(noisy_bag, n
     scaled = scale(noisy_runs, noisy_bag.form, noisy_bag.fit.settings.objective)
     for index in range(3):
         rng = np.random.default_rng([0, 1 + index])
-        counts = np.bincount(rng.integers(0, 60, 60), minlength=60).astype(float)
+        groups = noisy_runs.configurations
+        count = groups.max() + 1
+        counts = np.bincount(rng.integers(0, count, count), minlength=count)[groups].astype(float)
         starts = np.random.default_rng(5).uniform(-1, 1, (300, len(noisy_bag.form.exponents)))
         none = np.empty((0, noisy_bag.form.num_params))
         _, losses = engine.solve(scaled, counts, starts, none, engine.FULL)
@@ -55,7 +59,7 @@ def test_a_resample_reaches_what_many_starts_without_dropping_reach(noisy_bag, n
 
 
 def test_median_mean_band_and_intervals(small_bag, noisy_runs):
-    members = small_bag.predict_members(noisy_runs.factors, 1e6)
+    members = small_bag.samples(noisy_runs.factors, 1e6)
     assert members.shape == (10, 60)
     assert np.allclose(small_bag.predict(noisy_runs.factors, 1e6), np.median(members, axis=0))
     assert np.allclose(small_bag.predict(noisy_runs.factors, 1e6, "mean"), members.mean(axis=0))

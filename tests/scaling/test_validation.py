@@ -8,6 +8,7 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.fitting import FitSettings
 from vvlm_ray.scaling.frontier import frontier
 from vvlm_ray.scaling.simulation import judge, observe, plant, plant_misfit
+from vvlm_ray.scaling.space import Space
 from vvlm_ray.scaling.validation import cross_validate, extrapolate, fold_masks, score
 
 
@@ -19,11 +20,13 @@ def test_scores_by_hand():
 
 
 def test_folds_are_a_partition():
-    masks = np.array(fold_masks(23, 5, seed=0))
+    design = scattered(4, 23)
+    assert len(np.unique(design.configurations)) == 23
+    masks = np.array(fold_masks(design, 5, seed=0))
     assert (masks.sum(axis=0) == 1).all()
     assert sorted(masks.sum(axis=1)) == [4, 4, 5, 5, 5]
     with pytest.raises(UserError, match="folds"):
-        fold_masks(3, 5, seed=0)
+        fold_masks(design.select(np.arange(3)), 5, seed=0)
 
 
 def test_the_planted_form_predicts_better_than_a_smaller_one():
@@ -50,15 +53,15 @@ def test_extrapolation_uses_the_training_runs_only():
 
 def test_regret_is_zero_where_the_truth_is_known_and_positive_elsewhere(noisy_bag, noisy_runs):
     grid = {"lm_params": [1e9, 7.5e9], "num_frames": np.arange(1, 30), "tokens_per_frame": [4, 16, 64]}
-    line = frontier(noisy_bag, grid, budgets_flops=[2e12, 9e12], num_examples=1e6)
+    line = frontier(noisy_bag.over(Space(grid)), [2, 9], num_examples=1e6)
 
     def believed(factors, num_examples):
         return noisy_bag.predict(factors, num_examples)
 
-    assert judge(believed, line, grid).regret == pytest.approx(np.zeros(2), abs=1e-12)
-    assert judge(believed, line, grid).covered.all()
+    assert judge(believed, line).regret == pytest.approx(np.zeros(2), abs=1e-12)
+    assert judge(believed, line).covered.all()
     other = plant_misfit(noisy_runs, seed=0)
-    assert (judge(other, line, grid).regret >= 0).all()
+    assert (judge(other, line).regret >= 0).all()
 
 
 def test_planted_surfaces_are_on_the_scale_of_the_paper():

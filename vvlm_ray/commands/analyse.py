@@ -6,18 +6,17 @@ from functools import partial
 import click
 
 from vvlm_ray.commands.analysis_options import (
-    TERA,
-    address_of,
     analysis_settings,
     budgets_of,
-    cost_and_grid,
     data_size_of,
     fit_records,
     fit_settings,
     fits_a_bag,
     load,
+    map_of,
     reads_records,
     searches_a_grid,
+    with_space,
 )
 from vvlm_ray.commands.analysis_printing import (
     alternative_as_json,
@@ -90,14 +89,12 @@ def compare(*, as_json, ablations, resamples, folds, tflops, ray_address, **opti
     if ray_address:
         raise UserError("compare fits in this process; --ray is for fit, frontier, elasticity and recommend")
     source, runs, notes = load(options)
-    cost, _ = cost_and_grid(source, runs, options, needed=False)
+    runs = with_space(source, runs, options, needed=False)
     splits = {}
     if runs.sweep is not None and "star" in runs.sweep and (runs.sweep != "star").any():
         splits["star -> rest"] = runs.sweep == "star"
     if tflops is not None:
-        if cost is None:
-            raise UserError("say what a configuration costs with --cost, so that runs can be split by it")
-        splits[f"up to {tflops:g} TFLOPs -> dearer"] = below_budget(runs, tflops * TERA, cost)
+        splits[f"up to {tflops:g} TFLOPs -> dearer"] = below_budget(runs, tflops)
     tables = {"forms": [(form, fit_settings(options | {"form": form})) for form in FORM_NAMES]}
     if ablations:
         from vvlm_ray.results.comparison import variants_of
@@ -131,15 +128,15 @@ def frontier(*, as_json, resamples, num_examples, budgets, ray_address, **option
     from vvlm_ray.scaling.frontier import frontier as find_frontier
 
     source, runs, notes = load(options)
-    cost, grid = cost_and_grid(source, runs, options)
+    runs = with_space(source, runs, options)
     num_examples = data_size_of(runs, num_examples)
-    flops = budgets_of(budgets, runs, cost, grid)
+    found = budgets_of(budgets, runs)
     bag = fit_records(runs, fit_settings(options), resamples, ray_address)
-    line = find_frontier(bag, grid, cost, flops, num_examples)
+    line = find_frontier(bag, found, num_examples)
     if as_json:
         points = []
-        for b, budget in enumerate(line.budgets_flops):
-            point = {"budget_tflops": budget / TERA}
+        for b, budget in enumerate(line.budgets):
+            point = {"budget_tflops": budget}
             point |= {name: float(values[b]) for name, values in line.factors.items()}
             point |= {"error": line.error[b], "low": line.low[b], "high": line.high[b]}
             points.append(point | {"extrapolates": bool(line.extrapolates[b])})
@@ -155,18 +152,13 @@ def frontier(*, as_json, resamples, num_examples, budgets, ray_address, **option
 def elasticity(*, as_json, resamples, ray_address, **options):
     """How each factor of the optimum moves with the data size: e_k, with 90 % bands."""
     source, runs, notes = load(options)
-    cost, grid = cost_and_grid(source, runs, options)
+    runs = with_space(source, runs, options)
     if runs.num_examples is None:
         raise UserError("elasticity needs a column with the data size: name it with --data-size")
     bag = fit_records(runs, fit_settings(options), resamples, ray_address)
-    if ray_address:
-        from vvlm_ray.orchestration.fits import elasticity_on_ray
+    from vvlm_ray.scaling.elasticity import elasticity as find_elasticity
 
-        result = elasticity_on_ray(bag, grid, cost, address=address_of(ray_address))
-    else:
-        from vvlm_ray.scaling.elasticity import elasticity as find_elasticity
-
-        result = find_elasticity(bag, grid, cost)
+    result = find_elasticity(bag, map=map_of(ray_address))
     if as_json:
         values = {
             name: {"mean": result.mean[name], "low": result.low[name], "high": result.high[name]}
@@ -180,7 +172,7 @@ def elasticity(*, as_json, resamples, ray_address, **options):
         for name in result.mean
     ]
     print_table("Elasticity of the optimum to the data size", ("factor", "e_k", "90 % band"), rows, text=("factor",))
-    sizes, budgets = result.sizes, [si(budget, "FLOPs") for budget in result.budgets_flops]
+    sizes, budgets = result.sizes, [si(budget, "FLOPs") for budget in result.raw_budgets]
     click.echo(
         f"Averages over {len(budgets)} budgets from {budgets[0]} to {budgets[-1]} and {len(sizes)} data "
         f"sizes from {sizes[0]:,.0f} to {sizes[-1]:,.0f}, step {result.step:,.0f}. {result.share_extrapolated:.0%} of "
@@ -200,10 +192,10 @@ def recommend(*, as_json, resamples, tflops, num_examples, ray_address, **option
     from vvlm_ray.scaling.recommendation import recommend as find
 
     source, runs, notes = load(options)
-    cost, grid = cost_and_grid(source, runs, options)
+    runs = with_space(source, runs, options)
     num_examples = data_size_of(runs, num_examples)
     bag = fit_records(runs, fit_settings(options), resamples, ray_address)
-    answer = find(bag, tflops * TERA, num_examples, grid=grid, cost=cost)
+    answer = find(bag, tflops, num_examples)
     line, missed = answer.line, _missed_by(runs, bag.fit.settings)
     if as_json:
         print_json(
@@ -211,7 +203,7 @@ def recommend(*, as_json, resamples, tflops, num_examples, ray_address, **option
                 "budget_tflops": tflops,
                 "num_examples": num_examples,
                 "factors": {name: float(values[0]) for name, values in line.factors.items()},
-                "cost_tflops": line.cost_flops[0] / TERA,
+                "cost_tflops": line.cost[0],
                 "error": line.error[0],
                 "low": line.low[0],
                 "high": line.high[0],

@@ -1,13 +1,10 @@
 """What the analysis commands take, and what becomes of it: runs, settings, a bag, a cost, a grid, budgets."""
 
 import math
-from functools import partial
 
 import click
 
 from vvlm_ray.errors import UserError
-
-TERA = 1e12
 
 
 def reads_records(command):
@@ -111,46 +108,45 @@ def analysis_settings(options, resamples, folds):
 
 
 def fit_records(runs, settings, resamples, ray_address):
-    if ray_address:
-        from vvlm_ray.orchestration.fits import fit_bag_on_ray
-
-        return fit_bag_on_ray(runs, settings, resamples, address=address_of(ray_address))
     from vvlm_ray.commands.progress import bar
     from vvlm_ray.scaling.bagging import fit_bag_with
 
     with bar("fitting resamples", resamples) as update:
-        return fit_bag_with(runs, settings, resamples, progress=update)
+        return fit_bag_with(runs, settings, resamples, map=map_of(ray_address), progress=update)
 
 
-def address_of(ray_address: str) -> str | None:
-    return None if ray_address == "auto-or-local" else ray_address
+def map_of(ray_address: str | None):
+    """Where the work goes: the threads of this process, or Ray tasks."""
+    if ray_address is None:
+        return None
+    from vvlm_ray.orchestration.ray_map import ray_map
+
+    return ray_map(None if ray_address == "auto-or-local" else ray_address)
 
 
-def cost_and_grid(source, runs, options, needed=True):
-    """The cost function and the grid: of the options, else of the study, else of the method."""
-    from vvlm_ray.results.tables import DEFAULT_FACTORS
-    from vvlm_ray.scaling.cost import inference_flops
-    from vvlm_ray.scaling.frontier import default_grid
+def with_space(source, runs, options, needed=True):
+    """The runs with their space: of the options, else of the study, else of the method."""
+    from dataclasses import replace
 
-    constants = {name: options[name] for name in ("vision_params", "vision_tokens") if options[name] is not None}
-    cost = source.cost
+    from vvlm_ray.scaling.cost import EQ1_CONSTANTS
+    from vvlm_ray.scaling.space import Space, usual_cost
+
+    constants = {name: options[name] for name in EQ1_CONSTANTS if options[name] is not None}
+    cost = source.cost or usual_cost(tuple(runs.factors))
     if constants:
-        if options["cost_text"] or set(runs.factors) != set(DEFAULT_FACTORS):
+        if cost is None or not cost.is_eq1:
             raise UserError("--vision-params and --vision-tokens belong to Eq. 1, the cost of the default factors")
-        known = cost.keywords if isinstance(cost, partial) else {}
-        cost = partial(inference_flops, **(known | constants))
-    if cost is None and needed:
-        raise UserError(
-            f"what a configuration of {', '.join(runs.factors)} costs is unknown: say it with --cost, "
-            f'e.g. --cost "2 * {" * ".join(runs.factors)}"'
-        )
-    grid = default_grid(runs) | {name: levels for name, levels in (source.grid or {}).items() if name in runs.factors}
+        cost = replace(cost, **constants)
+    levels = {name: levels for name, levels in (source.grid or {}).items() if name in runs.factors}
     for text in options["grid_texts"]:
-        name, _, levels = text.partition("=")
+        name, _, values = text.partition("=")
         if name not in runs.factors:
             raise UserError(f"--grid {text}: {name!r} is no factor; the factors are {', '.join(runs.factors)}")
-        grid[name] = parse_levels(levels, text)
-    return cost, grid
+        levels[name] = parse_levels(values, text)
+    runs = replace(runs, space=Space(levels, cost))
+    if needed:
+        runs.space.known_cost()
+    return runs
 
 
 def parse_levels(levels: str, whole: str):
@@ -191,17 +187,16 @@ def data_size_of(runs, num_examples):
     return size
 
 
-def budgets_of(text, runs, cost, grid):
-    """Budgets in FLOPs from TFLOPs, comma-separated."""
+def budgets_of(text, runs):
+    """Budgets in the cost's unit, comma-separated."""
     import numpy as np
 
-    from vvlm_ray.scaling.frontier import make_grid
-
     if text is None:
-        swept = np.asarray(cost(**runs.factors), float)
-        low = max(swept.min(), make_grid(grid, cost).cost[0])
+        scale = runs.space.known_cost().scale
+        swept = runs.cost / scale
+        low = max(swept.min(), runs.space.grid().cost[0] / scale)
         return np.geomspace(low, max(swept.max(), low), 8)
     try:
-        return np.array([float(part) for part in text.split(",")]) * TERA
+        return np.array([float(part) for part in text.split(",")])
     except ValueError:
         raise UserError(f"--budgets {text}: write TFLOPs as 1,2,5") from None

@@ -5,7 +5,6 @@ import math
 
 import click
 
-from vvlm_ray.commands.analysis_options import TERA
 from vvlm_ray.commands.printing import print_table
 from vvlm_ray.units import si
 
@@ -18,8 +17,8 @@ def recommendation_sentence(answer, tflops: float, num_examples: float | None) -
     chosen = {name: float(values[0]) for name, values in line.factors.items()}
     after = f" and {words.count(num_examples)} finetuning examples" if num_examples else ""
     text = (
-        f"For {si(tflops * TERA, 'FLOPs')} per example{after}, deploy {words.configuration(chosen)} "
-        f"({si(line.cost_flops[0], 'FLOPs')}): expected error {line.error[0]:.2f} "
+        f"For {si(tflops * 1e12, 'FLOPs')} per example{after}, deploy {words.configuration(chosen)} "
+        f"({si(line.raw_cost[0], 'FLOPs')}): expected error {line.error[0]:.2f} "
         f"(90 % band {line.low[0]:.2f} to {line.high[0]:.2f}); {line.agreement[0]:.0%} of the resamples choose exactly "
         f"this configuration."
     )
@@ -30,7 +29,7 @@ def recommendation_sentence(answer, tflops: float, num_examples: float | None) -
     if answer.cheapest:
         text += (
             f" The cheapest within noise: {words.configuration(answer.cheapest.factors)}, "
-            f"{si(answer.cheapest.cost_flops, 'FLOPs')} ({answer.cheapest.worse_by:+.2f})."
+            f"{si(answer.cheapest.cost * 1e12, 'FLOPs')} ({answer.cheapest.worse_by:+.2f})."
         )
     if line.reasons[0]:
         doubts = words.listed(words.label_reason(reason) for reason in line.reasons[0])
@@ -51,7 +50,7 @@ def misfit_notes(missed: float | None) -> list[str]:
 def alternative_as_json(other) -> dict:
     return {
         "factors": other.factors,
-        "cost_tflops": other.cost_flops / TERA,
+        "cost_tflops": other.cost,
         "error": other.error,
         "share": other.share,
         "worse_by": other.worse_by,
@@ -115,7 +114,7 @@ def print_frontier(line, notes) -> None:
     from vvlm_ray.report import words
 
     rows = []
-    for b, budget in enumerate(line.budgets_flops):
+    for b, budget in enumerate(line.raw_budgets):
         cells = [si(budget, "FLOPs")]
         for name, values in line.factors.items():
             low, high = line.factor_low[name][b], line.factor_high[name][b]

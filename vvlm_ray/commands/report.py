@@ -39,7 +39,7 @@ def report(study: Path, *, metric: str | None, num_examples: float | None, tflop
     settings = replace(settings, form=form, resamples=resamples or settings.resamples, starts=starts or settings.starts)
     out = out or (study / "report" if source.is_folder else study.with_name(f"{study.stem}-report"))
     with shown() as progress:
-        paths = write_report(source, out, budgets_flops=[t * 1e12 for t in tflops] or None, num_examples=num_examples,
+        paths = write_report(source, out, budgets=list(tflops) or None, num_examples=num_examples,
                              settings=settings, progress=progress)  # fmt: skip
     if as_json:
         click.echo(json.dumps({"page": str(paths[0]), "files": [str(path) for path in paths]}, indent=2))

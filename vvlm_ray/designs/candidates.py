@@ -13,9 +13,10 @@ import numpy as np
 
 from vvlm_ray.designs.surfaces import INSIDE, Fitting, Question, Surface, frontier_regret, plant_battery
 from vvlm_ray.errors import UserError
+from vvlm_ray.scaling.cost import Cost
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.study.config import Study
-from vvlm_ray.study.points import CostFunction, Point, generate_isoflop
+from vvlm_ray.study.points import Point, generate_isoflop
 from vvlm_ray.study.sections import Generate
 from vvlm_ray.units import si
 
@@ -63,7 +64,7 @@ class Verdict:
 
 def make_candidates(
     levels: Mapping[str, Sequence[float]],
-    cost: CostFunction,
+    cost: Cost,
     *,
     budgets_flops: np.ndarray,
     largest_n: int,
@@ -94,7 +95,7 @@ def make_candidates(
     return found
 
 
-def _curves(levels, cost: CostFunction, budgets_flops: np.ndarray, *, num_points: int, dearest: float):
+def _curves(levels, cost: Cost, budgets_flops: np.ndarray, *, num_points: int, dearest: float):
     """{target: its points}, evenly spaced in logs; targets that no combination of levels meets are left out."""
     low, high = budgets_flops.min() * 0.8, max(budgets_flops.max() * dearest, budgets_flops.min())
     curves: dict[float, list[dict[str, float]]] = {}

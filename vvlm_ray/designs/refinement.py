@@ -11,8 +11,9 @@ import numpy as np
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.cost import training_flops
-from vvlm_ray.scaling.frontier import make_grid, search, sizes_of
+from vvlm_ray.scaling.frontier import search, sizes_of
 from vvlm_ray.scaling.runs import Runs
+from vvlm_ray.scaling.space import Space
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.points import Point, choices_of, cost_function, distinct_points, isoflop_candidates, plain_number
 from vvlm_ray.study.sections import Isoflop
@@ -77,7 +78,7 @@ def propose_uncertain(study: Study, runs: Runs, trials: Sequence[Trial], *, resa
         return []
     n, flops_left = max(t.num_examples for t in isoflop), _flops_left(study, trials)
     budgets = np.unique([t.target_flops for t in isoflop])
-    grid = make_grid({k: np.array(v) for k, v in choices_of(study).items()}, cost_function(study)).up_to(budgets.max())
+    grid = Space(choices_of(study), cost_function(study)).over(runs.factors).grid().up_to(budgets.max())
     _, by_member = search(bag, grid, budgets, sizes_of(bag, n))
     known = {(*sorted(t.factors.items()), t.num_examples) for t in trials}
     votes = []

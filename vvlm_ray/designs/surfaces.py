@@ -12,9 +12,12 @@ from itertools import combinations
 import numpy as np
 
 from vvlm_ray.scaling.bagging import fit_bag
-from vvlm_ray.scaling.frontier import Cost, Grid, check_budgets, make_grid, search
+from vvlm_ray.scaling.cost import Cost
+from vvlm_ray.scaling.frontier import check_budgets, search
+from vvlm_ray.scaling.parallel import threads
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.scaling.simulation import MEAN_ERROR, SPREAD, observe, plant, plant_misfit
+from vvlm_ray.scaling.space import Grid, Space
 
 Surface = Callable[..., np.ndarray]  # surface(factors {name: (P,)}, num_examples) -> error (P,)
 INSIDE = ("family",)
@@ -107,14 +110,15 @@ class Question:
     @property
     def ends(self) -> np.ndarray:
         """How many points of the grid each budget affords: (B,)."""
-        return np.searchsorted(self.grid.cost, self.budgets_flops, side="right")
+        return self.grid.count(self.budgets_flops)
 
 
 def make_question(levels: Mapping[str, Sequence[float]], cost: Cost, budgets_flops, sizes) -> Question:
     """The question over all combinations of the levels. Raises UserError for a budget below the cheapest of them."""
     budgets = np.asarray(budgets_flops, float)
-    grid = make_grid({name: np.asarray(values, float) for name, values in levels.items()}, cost)
-    check_budgets(grid, budgets)
+    space = Space(levels, cost)
+    grid = space.grid()
+    check_budgets(grid, budgets / cost.scale, space)
     return Question(grid.up_to(budgets.max()), budgets, np.asarray(sizes, float))
 
 
@@ -142,8 +146,8 @@ def frontier_regret(
     # n in units of its middle: exponents of a form that does not fit may be large, and counts to such powers overflow.
     unit = np.exp(np.log(design.num_examples).mean())
     runs = replace(runs, error=np.maximum(runs.error, 1e-3), num_examples=runs.num_examples / unit)
-    bag = fit_bag(runs, fitting.form, resamples=fitting.resamples, starts=fitting.starts, seed=seed, threads=1)
-    chosen, _ = search(bag, question.grid, question.budgets_flops, question.sizes / unit, threads=1)
+    bag = fit_bag(runs, fitting.form, resamples=fitting.resamples, starts=fitting.starts, seed=seed, map=threads(1))
+    chosen, _ = search(bag, question.grid, question.budgets_flops, question.sizes / unit, map=threads(1))
     regret = np.empty(chosen.shape)
     for s, size in enumerate(question.sizes):
         truth = surface(question.grid.points, size)

@@ -24,9 +24,9 @@ def answer(folder: StudyFolder, study: Study) -> str:
     Raises:
         UserError: too few trials have finished for an answer, or a budget buys nothing; it says which.
     """
-    asked = np.array(study.answer.tflops) * 1e12 if study.answer else None
+    asked = study.answer.tflops if study.answer else None
     with shown() as progress:
-        analysis = analyse(folder.root, budgets_flops=asked, progress=progress)
+        analysis = analyse(folder.root, budgets=asked, progress=progress)
         doubts = better_forms(analysis, folder.fits, progress=progress)
     paths = style.save(draw_frontier(analysis), folder.report, "frontier", ("png", "svg", "pdf"))
     return "\n".join([*summary(analysis), *doubts, "", *sentences(analysis), f"Pictures: {paths[0]} (and .svg, .pdf)"])
@@ -77,14 +77,14 @@ def frontier_table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     line = analysis.frontier
     header = ["budget", *(words.label(name) for name in line.factors), "cost", "score", _band(analysis), "agree", ""]
     rows = []
-    for b, budget in enumerate(line.budgets_flops):
+    for b, budget in enumerate(line.raw_budgets):
         cells = [words.flops(budget)]
         for name, values in line.factors.items():
             low, high = line.factor_low[name][b], line.factor_high[name][b]
             spread = "" if low == high else f" [{words.count(low)}..{words.count(high)}]"
             cells.append(words.level(name, values[b], analysis.names) + spread)
         cells += [
-            words.flops(line.cost_flops[b]),
+            words.flops(line.raw_cost[b]),
             f"{100 - line.error[b]:.1f}",
             f"{100 - line.high[b]:.1f}..{100 - line.low[b]:.1f}",
             f"{line.agreement[b]:.0%}",
@@ -100,11 +100,11 @@ def sentences(analysis: Analysis) -> list[str]:
     if line is None:
         return []
     found = []
-    for b, budget in enumerate(line.budgets_flops):
+    for b, budget in enumerate(line.raw_budgets):
         chosen = {name: float(values[b]) for name, values in line.factors.items()} | dict(analysis.fixed)
         text = (
             f"Up to {words.flops(budget)} per video: deploy {words.configuration(chosen, analysis.names)} "
-            f"({words.flops(line.cost_flops[b])}); expected score {100 - line.error[b]:.1f}, {_band(analysis)} "
+            f"({words.flops(line.raw_cost[b])}); expected score {100 - line.error[b]:.1f}, {_band(analysis)} "
             f"{100 - line.high[b]:.1f} to {100 - line.low[b]:.1f}; {line.agreement[b]:.0%} of the resamples choose "
             f"exactly this."
         )

@@ -41,16 +41,14 @@ class Findings:
     missing: Sequence[str]
 
 
-def write_report(source: Source, out: Path, *, budgets_flops=None, num_examples: float | None = None,
+def write_report(source: Source, out: Path, *, budgets=None, num_examples: float | None = None,
                  settings: Settings | None = None, progress: Progress | None = None) -> list[Path]:  # fmt: skip
     """Analyse every score, write out/*.{png,svg,csv,json} and out/report.html, and return what was written.
 
     Raises:
         UserError: the records cannot be read, or the first score cannot be analysed.
     """
-    found = compute(
-        source, budgets_flops=budgets_flops, num_examples=num_examples, settings=settings, progress=progress
-    )
+    found = compute(source, budgets=budgets, num_examples=num_examples, settings=settings, progress=progress)
     writer = _Writer(out, progress, _num_figures(found))
     sections = [
         _answer(writer, found),
@@ -78,10 +76,10 @@ def _num_figures(found: Findings) -> int:
     return 8 + tasks + (2 if tasks else 0)
 
 
-def compute(source: Source, *, budgets_flops=None, num_examples=None, settings=None, progress=None) -> Findings:
+def compute(source: Source, *, budgets=None, num_examples=None, settings=None, progress=None) -> Findings:
     """Everything that the report shows."""
     options = {
-        "budgets_flops": budgets_flops, "num_examples": num_examples, "settings": settings, "progress": progress,
+        "budgets": budgets, "num_examples": num_examples, "settings": settings, "progress": progress,
         "with_elasticity": True,
     }  # fmt: skip
     names = source.scores()
@@ -271,8 +269,8 @@ def _by_size(writer: _Writer, found: Findings) -> Section:
     first = found.analyses[0].elasticity
     text = (
         "Elasticity e_k: by how many per cent the optimum of factor k grows when there is one per cent more "
-        f"finetuning data, averaged over budgets from {words.flops(first.budgets_flops.min())} to "
-        f"{words.flops(first.budgets_flops.max())} and n from {words.count(first.sizes.min())} to "
+        f"finetuning data, averaged over budgets from {words.flops(first.raw_budgets.min())} to "
+        f"{words.flops(first.raw_budgets.max())} and n from {words.count(first.sizes.min())} to "
         f"{words.count(first.sizes.max())}. {first.share_extrapolated:.0%} of these lie beyond what was swept."
     )
     tail = [f"The same figures for the tasks: {', '.join(names)}."] if (names := _task_files(writer)) else []

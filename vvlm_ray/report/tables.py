@@ -47,13 +47,13 @@ def frontier(analysis: Analysis) -> Table:
     line = analysis.frontier
     header, cells = frontier_table(analysis)
     rows = []
-    for b in range(len(line.budgets_flops)):
-        row = {"budget_flops": float(line.budgets_flops[b]), "num_examples": analysis.num_examples}
+    for b in range(len(line.raw_budgets)):
+        row = {"budget_flops": float(line.raw_budgets[b]), "num_examples": analysis.num_examples}
         for name in line.factors:
             row[name] = float(line.factors[name][b])
             row[f"{name}_low"], row[f"{name}_high"] = float(line.factor_low[name][b]), float(line.factor_high[name][b])
         row |= {
-            "inference_flops": float(line.cost_flops[b]),
+            "inference_flops": float(line.raw_cost[b]),
             "error": float(line.error[b]),
             "error_low": float(line.low[b]),
             "error_high": float(line.high[b]),

@@ -5,7 +5,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,12 @@ import numpy as np
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.results import cache
-from vvlm_ray.results.source import Cost, Source, backbone_names, open_source, read_runs
+from vvlm_ray.results.source import Source, backbone_names, open_source, read_runs
+from vvlm_ray.scaling.cost import Cost
 from vvlm_ray.scaling.forms import FORM_NAMES, make_form
+from vvlm_ray.scaling.parallel import Map
 from vvlm_ray.scaling.runs import Runs
+from vvlm_ray.scaling.space import Space
 from vvlm_ray.study.sections import Answer
 
 if TYPE_CHECKING:
@@ -57,8 +59,8 @@ class Analysis:
     """What the records say about one score.
 
     `runs` and `bag` have the factors that vary; `fixed` {factor: value} those that do not; `targets` (R,) the budget
-    that a run's sweep aimed at, or NaN. `cost` and `grid` are of the factors that vary. `frontier` is at the budgets
-    asked for, `curve` at many budgets for drawing; both are None where the cost of a configuration is unknown.
+    that a run's sweep aimed at, or NaN. `frontier` is at the budgets asked for, `curve` at many budgets for drawing;
+    both are None where the cost of a configuration is unknown.
     `validation` is None where the runs are too few to be split; `elasticity` where it was not asked for or the
     data size does not vary. `names` {lm_params: backbone}. `notes` are sentences that a reader must know.
     """
@@ -72,8 +74,6 @@ class Analysis:
     bag: "Bag"
     validation: "Scores | None"
     num_examples: float | None
-    cost: Cost | None
-    grid: Mapping[str, np.ndarray] | None
     frontier: "Frontier | None"
     curve: "Frontier | None"
     elasticity: "Elasticity | None"
@@ -83,17 +83,25 @@ class Analysis:
     @property
     def swept_flops(self) -> np.ndarray:
         """c(x) of the runs: (R,)."""
-        return np.asarray(self.cost(**self.runs.factors), float)
+        return self.runs.cost
+
+    @property
+    def space(self) -> Space:
+        return self.runs.space
+
+    @property
+    def cost(self) -> Cost | None:
+        return self.runs.space.cost
 
 
 def analyse(source: Source | str | Path, score: str | None = None, *, settings: Settings | None = None,
-            budgets_flops=None, num_examples: float | None = None, with_elasticity: bool = False,
-            threads: int | None = None, progress: Progress | None = None) -> Analysis:  # fmt: skip
+            budgets=None, num_examples: float | None = None, with_elasticity: bool = False,
+            map: Map | None = None, progress: Progress | None = None) -> Analysis:  # fmt: skip
     """Fit a bag to the runs of one score, say how well it predicts runs it has not seen, and find x*(c; n).
 
-    Without settings, budgets (B,) in FLOPs or a data size, those in `answer` of the study's sweep file are taken,
-    else the method's, eight budgets over the swept costs, and the largest swept n. The bag and its validation are
-    kept in the study's fits/ and reused while runs and settings are the same.
+    Without settings, budgets (B,) in the cost's unit or a data size, those in `answer` of the study's sweep file are
+    taken, else the method's, eight budgets over the swept costs, and the largest swept n. The bag and its
+    validation are kept in the study's fits/ and reused while runs and settings are the same.
 
     Raises:
         UserError: the records cannot be read or fitted, or a budget buys nothing.
@@ -106,34 +114,30 @@ def analyse(source: Source | str | Path, score: str | None = None, *, settings: 
     runs, fixed, form, said = usable(observed.runs, largest if settings.form == BEST else settings.form)
     notes = [*observed.notes, *said]
     if settings.form == BEST:
-        r2 = validated_forms(runs, settings, source.fits, score, threads=threads, progress=progress)
+        r2 = validated_forms(runs, settings, source.fits, score, map=map, progress=progress)
         form = max(r2, key=r2.get, default=form)
         others = ", ".join(f"{name} {value:.2f}" for name, value in r2.items() if name != form)
         if form in r2:
             notes.append(f"of all forms {form} predicts runs left out best: R^2 = {r2[form]:.2f} ({others})")
     settings = replace(settings, form=form)
-    cost = partial(source.cost, **fixed) if source.cost and fixed else source.cost
-    grid = None
-    if source.grid is not None and set(runs.factors) <= set(source.grid):
-        grid = {name: source.grid[name] for name in runs.factors}
-    bag = bag_of(runs, settings, source.fits, f"{score}.{form}", threads=threads, progress=progress)
-    validation, said = validated(runs, settings, source.fits, f"{score}.{form}", threads=threads, progress=progress)
+    bag = bag_of(runs, settings, source.fits, f"{score}.{form}", map=map, progress=progress)
+    validation, said = validated(runs, settings, source.fits, f"{score}.{form}", map=map, progress=progress)
     notes += said
     size = None
     if runs.num_examples is not None:
         asked = source.answer.num_examples if source.answer else None
         size = float(num_examples or asked or runs.num_examples.max())
     line = curve = movement = None
-    if cost is None:
+    if runs.space.cost is None:
         notes.append("what a configuration of these factors costs is unknown, so there is no frontier: give its cost")
     else:
-        if budgets_flops is None and source.answer:
-            budgets_flops = np.array(source.answer.tflops) * 1e12
-        line, curve = frontiers(bag, grid, cost, budgets=budgets_flops, num_examples=size, level=settings.level)
+        if budgets is None and source.answer:
+            budgets = source.answer.tflops
+        line, curve = frontiers(bag, budgets=budgets, num_examples=size, level=settings.level)
         if with_elasticity and size is not None:
             from vvlm_ray.scaling.elasticity import elasticity
 
-            movement = elasticity(bag, grid, cost, level=settings.level, threads=threads)
+            movement = elasticity(bag, level=settings.level, map=map)
     return Analysis(
         name=source.name,
         score=score,
@@ -144,8 +148,6 @@ def analyse(source: Source | str | Path, score: str | None = None, *, settings: 
         bag=bag,
         validation=validation,
         num_examples=size,
-        cost=cost,
-        grid=grid,
         frontier=line,
         curve=curve,
         elasticity=movement,
@@ -168,12 +170,11 @@ def usable(runs: Runs, form: str) -> tuple[Runs, dict[str, float], str, list[str
     if len(fixed) == len(runs.factors):
         raise UserError("no factor varies over the finished runs: there is nothing to fit yet")
     notes = [f"{name} is {value:g} in every run, so its effect is unknown" for name, value in fixed.items()]
-    varying = {name: values for name, values in runs.factors.items() if name not in fixed}
     sizes = runs.num_examples
     if sizes is not None and np.ptp(sizes) == 0:
         notes.append(f"num_examples is {sizes[0]:g} in every run, so everything here holds for that data size")
         sizes = None
-    runs = replace(runs, factors=varying, num_examples=sizes)
+    runs = runs.hold([*fixed, *(["num_examples"] if sizes is None else [])])
     distinct = len(np.unique(runs.inputs(), axis=1).T)
     fitting = [name for name in FORM_NAMES if _num_params(name, runs) <= distinct]
     if not fitting:
@@ -190,7 +191,7 @@ def usable(runs: Runs, form: str) -> tuple[Runs, dict[str, float], str, list[str
     return runs, fixed, form, notes
 
 
-def bag_of(runs: Runs, settings: Settings, fits: Path | None, name: str, *, threads=None, progress=None) -> "Bag":
+def bag_of(runs: Runs, settings: Settings, fits: Path | None, name: str, *, map=None, progress=None) -> "Bag":
     """The bag of these runs, from fits/<name>.bag.json where it is there."""
 
     def make():
@@ -201,7 +202,7 @@ def bag_of(runs: Runs, settings: Settings, fits: Path | None, name: str, *, thre
                 progress(f"fit {name}", count, settings.resamples)
 
         done(0)
-        bag = fit_bag_with(runs, settings.fit, settings.resamples, threads=threads, progress=done)
+        bag = fit_bag_with(runs, settings.fit, settings.resamples, map=map, progress=done)
         return cache.bag_to_json(bag)
 
     meaning = cache.meaning_of(runs) | {
@@ -213,7 +214,7 @@ def bag_of(runs: Runs, settings: Settings, fits: Path | None, name: str, *, thre
     return cache.bag_from_json(cache.remember(fits, f"{name}.bag", meaning, make), runs, settings.fit)
 
 
-def validated(runs: Runs, settings: Settings, fits: Path | None, name: str, *, threads=None, progress=None):
+def validated(runs: Runs, settings: Settings, fits: Path | None, name: str, *, map=None, progress=None):
     """Cross-validated scores, or None and why; from fits/<name>.validation.json where they are there."""
 
     def make():
@@ -224,7 +225,7 @@ def validated(runs: Runs, settings: Settings, fits: Path | None, name: str, *, t
         folds = min(settings.folds, runs.num_runs)
         try:
             scores = cross_validate(
-                runs, settings.fit, resamples=settings.resamples, folds=folds, seed=settings.seed, threads=threads
+                runs, settings.fit, resamples=settings.resamples, folds=folds, seed=settings.seed, map=map
             )
         except UserError as problem:
             return {"impossible": str(problem)}
@@ -239,39 +240,40 @@ def validated(runs: Runs, settings: Settings, fits: Path | None, name: str, *, t
     return cache.scores_from_json(value), []
 
 
-def validated_forms(runs: Runs, settings: Settings, fits: Path | None, name: str, *, threads=None, progress=None):
+def validated_forms(runs: Runs, settings: Settings, fits: Path | None, name: str, *, map=None, progress=None):
     """{form: cross-validated R^2} of the forms that these runs can validate; from fits/ where it is there."""
     found = {}
     for form in FORM_NAMES:
-        scores, _ = validated(runs, replace(settings, form=form), fits, f"{name}.{form}", threads=threads,
+        scores, _ = validated(runs, replace(settings, form=form), fits, f"{name}.{form}", map=map,
                               progress=progress)  # fmt: skip
         if scores is not None:
             found[form] = scores.r2
     return found
 
 
-def frontiers(bag: "Bag", grid, cost: Cost, *, budgets, num_examples: float | None, level: float):
+def frontiers(bag: "Bag", *, budgets, num_examples: float | None, level: float):
     """The frontier at the budgets, and at many over these and all swept costs."""
-    from vvlm_ray.scaling.frontier import default_grid, frontier, make_grid
+    from vvlm_ray.scaling.frontier import frontier
 
-    grid = grid or default_grid(bag.runs)
-    swept = np.asarray(cost(**bag.runs.factors), float)
-    low = max(swept.min(), make_grid(grid, cost).cost[0])
+    space = bag.runs.space
+    scale = space.known_cost().scale
+    swept = bag.runs.cost / scale
+    low = max(swept.min(), space.grid().cost[0] / scale)
     if budgets is None:
         budgets = _round_up(np.geomspace(low, swept.max(), NUM_TABLE_BUDGETS))
     budgets = np.atleast_1d(np.asarray(budgets, float))
-    line = frontier(bag, grid, cost, budgets, num_examples, level=level)
+    line = frontier(bag, budgets, num_examples, level=level)
     every = np.geomspace(min(low, budgets.min()), max(swept.max(), budgets.max()), NUM_CURVE_BUDGETS)
     every = np.unique(np.concatenate([every[1:], budgets, [min(low, budgets.min())]]))
-    return line, frontier(bag, grid, cost, every, num_examples, level=level)
+    return line, frontier(bag, every, num_examples, level=level)
 
 
 def frontiers_at(analysis: Analysis, sizes) -> "list[Frontier]":
     """The frontier at the budgets of `curve`, for other data sizes."""
     from vvlm_ray.scaling.frontier import frontier
 
-    budgets, level = analysis.curve.budgets_flops, analysis.settings.level
-    return [frontier(analysis.bag, analysis.grid, analysis.cost, budgets, float(n), level=level) for n in sizes]
+    budgets, level = analysis.curve.budgets, analysis.settings.level
+    return [frontier(analysis.bag, budgets, float(n), level=level) for n in sizes]
 
 
 def _round_up(values: np.ndarray) -> np.ndarray:

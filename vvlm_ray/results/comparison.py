@@ -14,6 +14,7 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.results import cache
 from vvlm_ray.results.analysis import Analysis, Progress, Settings
 from vvlm_ray.scaling.forms import FORM_NAMES
+from vvlm_ray.scaling.parallel import Map
 from vvlm_ray.scaling.runs import Runs
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def split_of(analysis: Analysis) -> Split:
     return Split(train, f"cheaper {train.mean():.0%} of the runs -> costlier")
 
 
-def extrapolated(analysis: Analysis, fits: Path | None, *, threads=None, progress: Progress | None = None):
+def extrapolated(analysis: Analysis, fits: Path | None, *, map=None, progress: Progress | None = None):
     """Scores of the bag fitted to the split's runs, predicting the others; kept in fits/<score>.extrapolation.json.
 
     Raises:
@@ -85,7 +86,7 @@ def extrapolated(analysis: Analysis, fits: Path | None, *, threads=None, progres
         if progress:
             progress(f"extrapolate {analysis.score}", 0, 1)
         try:
-            scores = extrapolate(runs, split.train, settings.fit, resamples=settings.resamples, threads=threads)
+            scores = extrapolate(runs, split.train, settings.fit, resamples=settings.resamples, map=map)
         except UserError as problem:
             return {"impossible": str(problem)}
         if progress:
@@ -99,7 +100,7 @@ def extrapolated(analysis: Analysis, fits: Path | None, *, threads=None, progres
     return cache.scores_from_json(value)
 
 
-def compare(analysis: Analysis, fits: Path | None, *, threads=None, progress: Progress | None = None) -> Comparison:
+def compare(analysis: Analysis, fits: Path | None, *, map=None, progress: Progress | None = None) -> Comparison:
     """All three tables for one score; kept in fits/<score>.comparison.json.
 
     Raises:
@@ -107,7 +108,7 @@ def compare(analysis: Analysis, fits: Path | None, *, threads=None, progress: Pr
     """
     split = split_of(analysis)
     runs, settings = analysis.runs, analysis.settings
-    work = _Work(runs, split.train, settings, threads)
+    work = _Work(runs, split.train, settings, map)
     tries = [(form, replace(settings.fit, form=form)) for form in FORM_NAMES]
     variants = list(variants_of(settings))
 
@@ -117,7 +118,7 @@ def compare(analysis: Analysis, fits: Path | None, *, threads=None, progress: Pr
 
         def done():
             if progress:
-                progress(f"compare {analysis.score}", sum(map(len, rows.values())), total)
+                progress(f"compare {analysis.score}", sum(len(each) for each in rows.values()), total)
 
         done()
         for key, group in (("forms", tries), ("fits", variants)):
@@ -148,8 +149,8 @@ def variants_of(settings: Settings):
 class _Work:
     """The runs, the split and the settings that all rows share."""
 
-    def __init__(self, runs: Runs, train: np.ndarray, settings: Settings, threads: int | None):
-        self.runs, self.train, self.settings, self.threads = runs, train, settings, threads
+    def __init__(self, runs: Runs, train: np.ndarray, settings: Settings, map: Map | None):
+        self.runs, self.train, self.settings, self.map = runs, train, settings, map
         self.known_rows: dict[FitSettings, dict[str, Any]] = {}
 
     def row(self, what: str, fit: "FitSettings") -> dict[str, Any]:
@@ -161,7 +162,7 @@ class _Work:
     def _row(self, fit: "FitSettings") -> dict[str, Any]:
         from vvlm_ray.scaling.validation import cross_validate, extrapolate
 
-        options = {"resamples": self.settings.resamples, "threads": self.threads}
+        options = {"resamples": self.settings.resamples, "map": self.map}
         folds = min(self.settings.folds, self.runs.num_runs)
         known, first = _tried(lambda: cross_validate(self.runs, fit, folds=folds, seed=self.settings.seed, **options))
         ahead, second = _tried(lambda: extrapolate(self.runs, self.train, fit, **options))
@@ -175,7 +176,7 @@ class _Work:
         held_out = self.runs.select(~self.train)
         try:
             smaller = fit_bag_with(self.runs.select(self.train), self.settings.fit, self.settings.resamples,
-                                   threads=self.threads, race=True)  # fmt: skip
+                                   map=self.map, race=True)  # fmt: skip
             reason = ""
         except UserError as problem:
             smaller, reason = None, str(problem)

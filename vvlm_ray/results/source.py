@@ -3,9 +3,8 @@
 A folder also says what its sweep file knows: factors, cost, grid, tasks, and the budgets to answer for.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,15 @@ import numpy as np
 from vvlm_ray.errors import UserError
 from vvlm_ray.results import tables
 from vvlm_ray.results.tables import DEFAULT_DATA_SIZE, DEFAULT_FACTORS, DEFAULT_SCORE, Columns
+from vvlm_ray.scaling.cost import EQ1_FACTORS, Cost, cost_from_expression
 from vvlm_ray.scaling.runs import Runs
+from vvlm_ray.scaling.space import Space
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.sections import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Cost = Callable[..., np.ndarray]  # cost(**factors) -> FLOPs per example, elementwise
 NO_SCORES = {"seed", "target_flops", "seconds", "attempts"}  # numbers of a record that are no scores
 
 
@@ -80,8 +80,6 @@ def open_source(path: str | Path, columns: Columns | None = None, cost: str | No
     Raises:
         UserError: there are no records, or they or the sweep file are not readable.
     """
-    from vvlm_ray.scaling.cost import cost_from_expression, inference_flops
-
     path, columns = Path(path), columns or Columns()
     folder = StudyFolder(path) if path.is_dir() else None
     frame = tables.read_table(tables.records_in(path) if folder else path)
@@ -95,8 +93,8 @@ def open_source(path: str | Path, columns: Columns | None = None, cost: str | No
     known = None
     if expression:
         known = cost_from_expression(expression, tuple(columns.factors))
-    elif set(columns.factors) == set(DEFAULT_FACTORS):
-        known = partial(inference_flops, **constants)
+    elif set(columns.factors) == set(EQ1_FACTORS):
+        known = Cost(**constants)
     return Source(
         path=path,
         frame=frame,
@@ -118,6 +116,8 @@ def read_runs(source: Source, score: str) -> Observed:
     columns = source.columns if source.columns.error else replace(source.columns, score=score)
     frame, missing = _filled(source.frame, score, source.done)
     runs, said = tables.runs_of(frame, tables.records_in(source.path) if source.is_folder else source.path, columns)
+    grid = {name: levels for name, levels in (source.grid or {}).items() if name in runs.factors}
+    runs = replace(runs, space=Space(grid, source.cost))
     done = frame[source.done]
     targets = np.full(len(done), np.nan)
     if "target_flops" in done.columns:

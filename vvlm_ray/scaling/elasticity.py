@@ -4,25 +4,16 @@ e_k(c, n) = [x*_k(c; n + dn) - x*_k(c; n)] / dn * n / x*_k(c; n), averaged over 
 (Wang et al. 2025, Eq. 8-11; the subtraction is missing in their printed Eq. 9).
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.scaling.bagging import Bag
-from vvlm_ray.scaling.cost import inference_flops
-from vvlm_ray.scaling.frontier import (
-    Cost,
-    Grid,
-    check_budgets,
-    default_budgets,
-    default_grid,
-    make_grid,
-    search,
-    sizes_of,
-)
+from vvlm_ray.scaling.frontier import check_budgets, default_budgets, search, sizes_of
+from vvlm_ray.scaling.parallel import Map
+from vvlm_ray.scaling.predictor import Predictor
 from vvlm_ray.scaling.runs import Runs
+from vvlm_ray.scaling.space import Grid
 
 PAPER_SIZES = (1e6, 10e6)  # N of the paper, 100 of them; its sweep went up to 2M
 PAPER_STEP = 5e6  # dn of the paper
@@ -31,14 +22,16 @@ PAPER_SWEEP = (0.2e6, 20e6)  # largest n for which the paper's N and dn are stil
 
 @dataclass(frozen=True)
 class Elasticity:
-    """e_k with the `level` band of the members' own.
+    """e_k with the `level` band of the samples' own.
 
-    mean, low, high {factor: e_k}; by_size {factor: (N,)} is e_k(n), with by_size_low, by_size_high;
-    cells {factor: (N, B)} are the e_k(c, n); share_extrapolated is the share of the (c, n) cells whose optimum, at
-    n or n + dn, lies outside the swept range of a factor or of cost.
+    `budgets` (B,) are in `unit` (TFLOPs for Eq. 1). mean, low, high {factor: e_k}; by_size {factor: (N,)} is e_k(n),
+    with by_size_low, by_size_high; cells {factor: (N, B)} are the e_k(c, n); share_extrapolated is the share of the
+    (c, n) cells whose optimum, at n or n + dn, lies outside the swept range of a factor or of cost, or whose n or
+    n + dn lies outside the swept data sizes; share_beyond_space the same with n left aside.
     """
 
-    budgets_flops: np.ndarray
+    budgets: np.ndarray
+    unit: str
     sizes: np.ndarray
     step: float
     mean: dict[str, float]
@@ -49,86 +42,54 @@ class Elasticity:
     by_size_high: dict[str, np.ndarray]
     cells: dict[str, np.ndarray]
     share_extrapolated: float
+    share_beyond_space: float
+    scale: float = 1.0
+
+    @property
+    def raw_budgets(self) -> np.ndarray:
+        """The budgets in what the cost function returns, FLOPs for Eq. 1: (B,)."""
+        return self.budgets * self.scale
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What `elasticity` is about to compute: the affordable grid, C, N, dn, and which grid points are swept."""
+def elasticity(predictor: Predictor, budgets=None, sizes=None, *, step: float | None = None, level: float = 0.9,
+               map: Map | None = None) -> Elasticity:  # fmt: skip
+    """e_k over budgets C (B,) in the cost's unit, data sizes N and an absolute step dn (default: the paper's).
 
-    grid: Grid
-    budgets_flops: np.ndarray
-    sizes: np.ndarray
-    step: float
-    inside: np.ndarray
-
-
-def elasticity(bag: Bag, grid: Mapping[str, np.ndarray] | None = None, cost: Cost | None = None, *,
-               budgets_flops=None, sizes=None, step: float | None = None, level: float = 0.9,
-               threads: int | None = None) -> Elasticity:  # fmt: skip
-    """e_k of a bag over budgets C (B,) in FLOPs, data sizes N and an absolute step dn (default: the paper's).
-
-    Raises UserError for runs without a data size.
+    Raises:
+        UserError: runs without a data size, or a budget that buys nothing.
     """
-    plan = plan_elasticity(bag, grid, cost, budgets_flops=budgets_flops, sizes=sizes, step=step)
-    cells = gather_cells(bag, plan.grid, plan.budgets_flops, plan.sizes, plan.step, threads=threads)
-    return elasticity_from(plan, [cells], level)
-
-
-def plan_elasticity(bag: Bag, grid=None, cost=None, *, budgets_flops=None, sizes=None, step=None) -> Plan:
-    """Defaults filled in, everything checked."""
-    if not bag.form.has_data_size:
+    if not predictor.has_data_size:
         raise UserError("elasticity needs runs with a data size (num_examples)")
-    cost = cost or inference_flops
-    budgets = default_budgets(bag.runs, cost) if budgets_flops is None else budgets_flops
-    budgets = np.atleast_1d(np.asarray(budgets, float))
-    usual_sizes, usual_step = default_sizes(bag.runs)
-    sizes = sizes_of(bag, usual_sizes if sizes is None else sizes)
+    runs, space = predictor.runs, predictor.runs.space
+    scale = space.known_cost().scale
+    budgets = np.atleast_1d(np.asarray(default_budgets(runs) if budgets is None else budgets, float))
+    usual_sizes, usual_step = default_sizes(runs)
+    sizes = sizes_of(predictor, usual_sizes if sizes is None else sizes)
     step = usual_step if step is None else step
-    if not step > 0:
+    if not (np.isfinite(step) and step > 0):
         raise UserError("the step of the data size must be positive")
-    full = make_grid(grid if grid is not None else default_grid(bag.runs), cost)
-    check_budgets(full, budgets)
-    affordable = full.up_to(budgets.max())
-    return Plan(affordable, budgets, sizes, step, _inside(bag, cost, affordable))
-
-
-@dataclass(frozen=True)
-class Cells:
-    """For some data sizes (S,): chosen points at n and n + dn (S, B), and e_k(n) of the members {factor: (S, M)}."""
-
-    sizes: np.ndarray
-    now: np.ndarray
-    then: np.ndarray
-    by_member: dict[str, np.ndarray]
-
-
-def gather_cells(bag: Bag, grid: Grid, budgets: np.ndarray, sizes: np.ndarray, step: float, *, threads=None) -> Cells:
-    """The frontiers of the median and of every member at n and n + dn for the given sizes."""
+    full = space.grid()
+    check_budgets(full, budgets, space)
+    grid = full.up_to(budgets.max() * scale)
     every, now, then = _distinct_sizes(sizes, step)
-    chosen, members = search(bag, grid, budgets, every, threads=threads)
-    by_member = {}
-    for name, values in grid.points.items():
-        compact = values.astype(np.float32)  # millions of cells; ratios of levels need no more digits
-        by_member[name] = np.empty((len(sizes), bag.num_resamples))
-        for s, size in enumerate(sizes):
-            ratio = compact[members[then[s]]] / compact[members[now[s]]]
-            by_member[name][s] = (ratio.mean(axis=0, dtype=np.float64) - 1) / step * size
-    return Cells(sizes, chosen[now], chosen[then], by_member)
+    chosen, own = search(predictor, grid, budgets * scale, every, map=map)
 
-
-def elasticity_from(plan: Plan, pieces: Sequence[Cells], level: float) -> Elasticity:
-    """Put the cells together: e_k(c, n) by the forward difference, its averages, and the members' band."""
-    now, then = (np.concatenate([getattr(piece, side) for piece in pieces]) for side in ("now", "then"))
-    relative = (plan.sizes / plan.step)[:, None]
-    cells = {name: (values[then] / values[now] - 1) * relative for name, values in plan.grid.points.items()}
     tails = [(1 - level) / 2, (1 + level) / 2]
-    members = {name: np.concatenate([piece.by_member[name] for piece in pieces]) for name in cells}
-    by_size = {name: np.quantile(values, tails, axis=1) for name, values in members.items()}
-    overall = {name: np.quantile(values.mean(axis=0), tails) for name, values in members.items()}
+    relative = (sizes / step)[:, None]
+    cells, by_sample = {}, {}
+    for name, values in grid.points.items():
+        cells[name] = (values[chosen[then]] / values[chosen[now]] - 1) * relative
+        by_sample[name] = _by_sample(values, own, (now, then), sizes, step)
+    by_size = {name: np.quantile(values, tails, axis=1) for name, values in by_sample.items()}
+    overall = {name: np.quantile(values.mean(axis=0), tails) for name, values in by_sample.items()}
+    inside = _inside(runs, grid)
+    beyond = ~(inside[chosen[now]] & inside[chosen[then]])
+    swept = (sizes >= runs.num_examples.min() * (1 - 1e-9)) & (sizes + step <= runs.num_examples.max() * (1 + 1e-9))
     return Elasticity(
-        budgets_flops=plan.budgets_flops,
-        sizes=plan.sizes,
-        step=plan.step,
+        budgets=budgets,
+        unit=space.known_cost().budget_unit,
+        sizes=sizes,
+        step=step,
         mean={name: float(cell.mean()) for name, cell in cells.items()},
         low={name: float(band[0]) for name, band in overall.items()},
         high={name: float(band[1]) for name, band in overall.items()},
@@ -136,7 +97,9 @@ def elasticity_from(plan: Plan, pieces: Sequence[Cells], level: float) -> Elasti
         by_size_low={name: band[0] for name, band in by_size.items()},
         by_size_high={name: band[1] for name, band in by_size.items()},
         cells=cells,
-        share_extrapolated=float((~(plan.inside[now] & plan.inside[then])).mean()),
+        share_extrapolated=float((beyond | ~swept[:, None]).mean()),
+        share_beyond_space=float(beyond.mean()),
+        scale=scale,
     )
 
 
@@ -147,6 +110,17 @@ def default_sizes(runs: Runs, count: int = 100) -> tuple[np.ndarray, float]:
     return np.linspace(*PAPER_SIZES, count) * unit, PAPER_STEP * unit
 
 
+def _by_sample(values: np.ndarray, own: np.ndarray, where, sizes: np.ndarray, step: float) -> np.ndarray:
+    """e_k(n) of every sample, averaged over the budgets: (S, M)."""
+    now, then = where
+    compact = values.astype(np.float32)  # millions of cells; ratios of levels need no more digits
+    found = np.empty((len(sizes), own.shape[2]))
+    for s, size in enumerate(sizes):
+        ratio = compact[own[then[s]]] / compact[own[now[s]]]
+        found[s] = (ratio.mean(axis=0, dtype=np.float64) - 1) / step * size
+    return found
+
+
 def _distinct_sizes(sizes: np.ndarray, step: float):
     """Sizes n and n + dn without the repeats (the paper's N and N + dn share 45 of 100), and where each is."""
     wanted = np.concatenate([sizes, sizes + step])
@@ -154,11 +128,9 @@ def _distinct_sizes(sizes: np.ndarray, step: float):
     return wanted[first], inverse[: len(sizes)], inverse[len(sizes) :]
 
 
-def _inside(bag: Bag, cost: Cost, grid) -> np.ndarray:
+def _inside(runs: Runs, grid: Grid) -> np.ndarray:
     """Which grid points lie within the swept range of every factor and of cost."""
-    checks = [(values, bag.runs.factors[name]) for name, values in grid.points.items()]
-    checks.append((grid.cost, np.asarray(cost(**bag.runs.factors), float)))
     inside = np.ones(len(grid.cost), bool)
-    for values, swept in checks:
+    for values, swept in [*((grid.points[name], runs.factors[name]) for name in grid.points), (grid.cost, runs.cost)]:
         inside &= (values >= swept.min() * (1 - 1e-9)) & (values <= swept.max() * (1 + 1e-9))
     return inside

@@ -1,134 +1,120 @@
-"""The compute-optimal frontier over a discrete grid, with bands from a bag.
+"""The compute-optimal frontier over a discrete grid, with bands.
 
 x*(c; n) = argmin over {x in X : c(x) <= c} of f(x, n), by exhaustive search (Wang et al. 2025, Eq. 4);
-f is the median of the bag; ties go to the cheaper x. All budgets take one pass over the grid sorted by cost.
+f is what the predictor predicts; ties go to the cheaper x. All budgets take one pass over the grid sorted by cost.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.scaling.bagging import Bag
-from vvlm_ray.scaling.cost import inference_flops
-from vvlm_ray.scaling.forms import shrinkage
+from vvlm_ray.scaling.parallel import Map, pieces, threads
+from vvlm_ray.scaling.predictor import Predictor, prepare_search
 from vvlm_ray.scaling.runs import Runs
-from vvlm_ray.units import si
+from vvlm_ray.scaling.space import Grid, Space
 
-Cost = Callable[..., np.ndarray]  # cost(**factors) -> FLOPs per example, elementwise
-
-PAPER_BUDGETS = (1e12, 100e12)  # FLOPs, Wang et al. 2025, App. E
-DEFAULT_FRAMES = np.arange(1, 129)  # X_T of the method
-DEFAULT_TOKENS = np.arange(1, 28) ** 2  # X_V: pooled grids of 1 x 1 to 27 x 27
-
-
-def default_grid(runs: Runs) -> dict[str, np.ndarray]:
-    """X_N = the sizes in the runs, X_T = 1..128, X_V = 1^2..27^2; any other factor: its levels in the runs."""
-    defaults = {"num_frames": DEFAULT_FRAMES, "tokens_per_frame": DEFAULT_TOKENS}
-    return {name: np.asarray(defaults.get(name, np.unique(values)), float) for name, values in runs.factors.items()}
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The points of X, cheapest first: factors {name: (P,)} and cost (P,)."""
-
-    points: Mapping[str, np.ndarray]
-    cost: np.ndarray
-
-    def up_to(self, budget_flops: float) -> "Grid":
-        """The affordable points."""
-        count = int(np.searchsorted(self.cost, budget_flops, side="right"))
-        return Grid({name: values[:count] for name, values in self.points.items()}, self.cost[:count])
-
-
-def make_grid(levels: Mapping[str, np.ndarray], cost: Cost = inference_flops) -> Grid:
-    """Every combination of the levels, sorted by cost. Raises UserError where a cost is not positive."""
-    mesh = np.meshgrid(*[np.asarray(values, float) for values in levels.values()], indexing="ij")
-    points = {name: axis.ravel() for name, axis in zip(levels, mesh, strict=True)}
-    flops = np.asarray(cost(**points), float)
-    if not (np.isfinite(flops) & (flops > 0)).all():
-        raise UserError("the cost of a grid point is not a positive number: check the cost function and the grid")
-    order = np.argsort(flops, kind="stable")
-    return Grid({name: values[order] for name, values in points.items()}, flops[order])
+PAPER_BUDGETS = (1.0, 100.0)  # TFLOPs, Wang et al. 2025, App. E
 
 
 @dataclass(frozen=True)
 class Frontier:
     """x*(c; n) for B budgets at one data size.
 
-    factors {name: (B,)}; cost_flops (B,) of x*; error (B,), the bag's median at x*, with its `level` band low, high;
-    factor_low, factor_high {name: (B,)}: the band of the members' own x*_k; agreement (B,): the share of members
-    whose own x* is the same; extrapolates (B,): whether x*, its cost or n lies outside what was swept, and
-    reasons (B,): how. `index` (B,) counts points of the sorted grid.
+    `budgets` (B,) and `cost` (B,) of x* are in `unit` (TFLOPs for Eq. 1). factors {name: (B,)}; error (B,), the
+    prediction at x*, with its `level` band low, high; gap (B,): what x* may lose against the true best, exceeded in
+    1 - `level` of the samples; factor_low, factor_high {name: (B,)}: the band of the samples' own x*_k; agreement
+    (B,): the share of samples whose own x* is the same; extrapolates (B,): whether x*, its cost or n lies outside
+    what was swept, and reasons (B,): how. `index` (B,) counts points of the sorted grid.
     """
 
-    budgets_flops: np.ndarray
+    budgets: np.ndarray
+    unit: str
     num_examples: float | None
+    level: float
     factors: dict[str, np.ndarray]
-    cost_flops: np.ndarray
+    cost: np.ndarray
     error: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    gap: np.ndarray
     factor_low: dict[str, np.ndarray]
     factor_high: dict[str, np.ndarray]
     agreement: np.ndarray
     extrapolates: np.ndarray
     reasons: tuple[tuple[str, ...], ...]
     index: np.ndarray
+    space: Space = field(repr=False)
+
+    @property
+    def raw_budgets(self) -> np.ndarray:
+        """The budgets in what the cost function returns, FLOPs for Eq. 1: (B,)."""
+        return self.budgets * self.space.known_cost().scale
+
+    @property
+    def raw_cost(self) -> np.ndarray:
+        """c(x*) in what the cost function returns: (B,)."""
+        return self.cost * self.space.known_cost().scale
 
 
-def frontier(bag: Bag, grid: Mapping[str, np.ndarray] | None = None, cost: Cost = inference_flops,
-             budgets_flops=None, num_examples: float | None = None, *,
-             level: float = 0.9) -> Frontier:  # fmt: skip
-    """The frontier of a bag. `grid` {factor: levels} (the method's grid by default), budgets in FLOPs (C of the paper).
+def frontier(predictor: Predictor, budgets=None, num_examples: float | None = None, *, level: float = 0.9,
+             map: Map | None = None) -> Frontier:  # fmt: skip
+    """The frontier of a predictor over the space of its runs, at budgets (B,) in the cost's unit (C of the paper).
 
-    Raises UserError for a budget below the cheapest point of the grid.
+    Raises:
+        UserError: the cost is unknown, a budget lies below the cheapest point, or the data size is not given.
     """
-    budgets_flops = default_budgets(bag.runs, cost) if budgets_flops is None else budgets_flops
-    budgets = np.atleast_1d(np.asarray(budgets_flops, float))
-    full = make_grid(grid if grid is not None else default_grid(bag.runs), cost)
-    check_budgets(full, budgets)
-    affordable = full.up_to(budgets.max())
-    chosen, by_member = search(bag, affordable, budgets, sizes_of(bag, num_examples))
-    index, members = chosen[0], by_member[0]
+    space = predictor.runs.space
+    scale = space.known_cost().scale
+    budgets = default_budgets(predictor.runs) if budgets is None else budgets
+    budgets = np.atleast_1d(np.asarray(budgets, float))
+    full = space.grid()
+    check_budgets(full, budgets, space)
+    affordable = full.up_to(budgets.max() * scale)
+    chosen, by_sample = search(predictor, affordable, budgets * scale, sizes_of(predictor, num_examples), map=map)
+    index, own = chosen[0], by_sample[0]
     points = {name: values[index] for name, values in affordable.points.items()}
     tails = [(1 - level) / 2, (1 + level) / 2]
-    predictions = bag.predict_members(points, num_examples)
-    low, high = np.quantile(predictions, tails, axis=0)
+    samples = predictor.samples(points, num_examples)
+    low, high = np.quantile(samples, tails, axis=0)
     bands = {
-        name: np.quantile(values[members], tails, axis=1, method="nearest")
-        for name, values in affordable.points.items()
+        name: np.quantile(values[own], tails, axis=1, method="nearest") for name, values in affordable.points.items()
     }
-    reasons = outside(bag.runs, cost, points, affordable.cost[index], num_examples)
+    reasons = outside(predictor.runs, points, affordable.cost[index], num_examples)
     return Frontier(
-        budgets_flops=budgets,
+        budgets=budgets,
+        unit=space.known_cost().budget_unit,
         num_examples=num_examples,
+        level=level,
         factors=points,
-        cost_flops=affordable.cost[index],
-        error=np.median(predictions, axis=0),
+        cost=affordable.cost[index] / scale,
+        error=predictor.predict(points, num_examples),
         low=low,
         high=high,
+        gap=np.quantile(np.maximum(samples - _least(predictor, affordable, own, num_examples), 0), level, axis=0),
         factor_low={name: band[0] for name, band in bands.items()},
         factor_high={name: band[1] for name, band in bands.items()},
-        agreement=(members == index[:, None]).mean(axis=1),
+        agreement=(own == index[:, None]).mean(axis=1),
         extrapolates=np.array([bool(reason) for reason in reasons]),
         reasons=reasons,
         index=index,
+        space=space,
     )
 
 
-def default_budgets(runs: Runs, cost: Cost = inference_flops, count: int = 300) -> np.ndarray:
+def default_budgets(runs: Runs, count: int = 300) -> np.ndarray:
     """C of the paper, evenly spaced from 1 to 100 TFLOPs; for sweeps on another scale, over the swept costs."""
-    swept = np.asarray(cost(**runs.factors), float)
-    if swept.min() <= PAPER_BUDGETS[1] and swept.max() >= PAPER_BUDGETS[0]:
+    cost = runs.space.known_cost()
+    swept = runs.cost / cost.scale
+    if cost.budget_unit == "TFLOPs" and swept.min() <= PAPER_BUDGETS[1] and swept.max() >= PAPER_BUDGETS[0]:
         return np.linspace(*PAPER_BUDGETS, count)
     return np.linspace(swept.min(), swept.max(), count)
 
 
-def sizes_of(bag: Bag, num_examples) -> np.ndarray:
-    """The data sizes as an array (S,), [1] for a form without one."""
-    if not bag.form.has_data_size:
+def sizes_of(predictor: Predictor, num_examples) -> np.ndarray:
+    """The data sizes as an array (S,), [1] for a predictor without one."""
+    if not predictor.has_data_size:
         return np.ones(1)
     if num_examples is None:
         raise UserError("the runs have a data size: say for which num_examples the frontier is wanted")
@@ -138,34 +124,41 @@ def sizes_of(bag: Bag, num_examples) -> np.ndarray:
     return sizes
 
 
-def check_budgets(grid: Grid, budgets: np.ndarray) -> None:
-    if not (np.isfinite(budgets) & (budgets > 0)).all():
-        raise UserError("budgets must be positive")
-    if budgets.min() < grid.cost[0]:
+def check_budgets(grid: Grid, budgets: np.ndarray, space: Space) -> None:
+    """Budgets are in the cost's `budget_unit`."""
+    cost = space.known_cost()
+    if not len(budgets) or not (np.isfinite(budgets) & (budgets > 0)).all():
+        raise UserError("budgets must be positive numbers, at least one")
+    if not grid.count(budgets.min() * cost.scale):
         cheapest = ", ".join(f"{name}={values[0]:g}" for name, values in grid.points.items())
         raise UserError(
-            f"a budget of {si(budgets.min(), 'FLOPs')} buys nothing: the cheapest point of the grid ({cheapest}) "
-            f"costs {si(grid.cost[0], 'FLOPs')}"
+            f"a budget of {cost.text(budgets.min() * cost.scale)} buys nothing: the cheapest point of the grid "
+            f"({cheapest}) costs {cost.text(grid.cost[0])}"
         )
 
 
-def search(bag: Bag, grid: Grid, budgets: np.ndarray, sizes: np.ndarray, *, threads=None):
-    """Positions in the sorted grid of x*(c; n): by the median (S, B), and by each member (S, B, M)."""
-    from vvlm_ray.scaling import frontier_kernels
+def search(predictor: Predictor, grid: Grid, most, sizes: np.ndarray, *, map: Map | None = None):
+    """Positions in the sorted grid of x*(c; n): by the prediction (S, B), and by each sample (S, B, M).
 
-    log_reference = float(np.log(sizes).mean())
-    columns = list(grid.points.values())
-    fixed, shrinking, decay = bag.form.split(bag.log_coefficients, bag.exponents, columns, log_reference)
-    powers = np.ascontiguousarray(shrinkage(sizes, log_reference, decay).T)
-    ends = np.searchsorted(grid.cost, budgets, side="right")
-    return frontier_kernels.search(fixed, shrinking, powers, ends, threads=threads)
+    `most` (B,) are budgets in the unit of the grid's cost.
+    """
+    find = prepare_search(predictor, grid.points, sizes)
+    parts = list((map or threads())(partial(find, grid.count(most)), pieces(sizes)))
+    chosen, by_sample = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return chosen, by_sample
 
 
-def outside(runs: Runs, cost: Cost, points, flops, num_examples) -> tuple[tuple[str, ...], ...]:
+def _least(predictor: Predictor, grid: Grid, own: np.ndarray, num_examples) -> np.ndarray:
+    """f_m at each sample's own optimum, own (B, M): (M, B)."""
+    distinct, inverse = np.unique(own, return_inverse=True)
+    values = predictor.samples({name: column[distinct] for name, column in grid.points.items()}, num_examples)
+    return values[np.arange(own.shape[1]), inverse.reshape(own.shape)].T
+
+
+def outside(runs: Runs, points, flops, num_examples) -> tuple[tuple[str, ...], ...]:
     """For each point, in what it lies outside the swept range."""
-    swept_cost = np.asarray(cost(**runs.factors), float)
     checks = [(name, values, runs.factors[name]) for name, values in points.items()]
-    checks.append(("cost", flops, swept_cost))
+    checks.append(("cost", flops, runs.cost))
     if runs.num_examples is not None:
         checks.append(("num_examples", np.full(len(flops), float(num_examples)), runs.num_examples))
     found: list[list[str]] = [[] for _ in flops]

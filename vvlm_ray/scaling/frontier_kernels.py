@@ -5,28 +5,33 @@ median is exact without taking every median: a point whose median is below the b
 below it, so points with fewer are passed over after a count, and only the rest are sorted.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numba
 import numpy as np
 
-from vvlm_ray.scaling.bagging import num_cores
+from vvlm_ray.scaling.forms import shrinkage
 
 
-def search(fixed, shrinking, powers, ends, *, threads=None):
-    """Best positions for S sizes and B budgets, where budget b affords points [0, ends[b]): (S, B), (S, B, M)."""
-    fixed, shrinking = np.ascontiguousarray(fixed.T), np.ascontiguousarray(shrinking.T)
-    order = np.argsort(ends, kind="stable")
-    chosen = np.empty((len(powers), len(ends)), np.int32)
-    by_member = np.empty((len(powers), len(ends), fixed.shape[1]), np.int32)
+class SeparableSearch:
+    """The search for members f_m(x, n) = fixed[m, x] + shrinking[m, x] (n / n_0)^-d_m at points sorted by cost.
 
-    def one(s):
-        _search_one(fixed, shrinking, powers[s], ends[order].astype(np.int64), chosen[s], by_member[s])
+    fixed, shrinking (M, P), decay (M,) = d, log_reference = log n_0.
+    """
 
-    with ThreadPoolExecutor(threads or num_cores()) as pool:
-        list(pool.map(one, range(len(powers))))
-    back = np.argsort(order, kind="stable")
-    return chosen[:, back], by_member[:, back]
+    def __init__(self, fixed, shrinking, decay, log_reference: float):
+        self.fixed, self.shrinking = np.ascontiguousarray(fixed.T), np.ascontiguousarray(shrinking.T)
+        self.decay, self.log_reference = decay, log_reference
+
+    def __call__(self, ends: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the optima for B budgets that afford points [0, ends[b]) and S sizes: (S, B), (S, B, M)."""
+        powers = np.ascontiguousarray(shrinkage(sizes, self.log_reference, self.decay).T)
+        order = np.argsort(ends, kind="stable")
+        sorted_ends = ends[order].astype(np.int64)
+        chosen = np.empty((len(powers), len(ends)), np.int32)
+        by_member = np.empty((len(powers), len(ends), self.fixed.shape[1]), np.int32)
+        for s, power in enumerate(powers):
+            _search_one(self.fixed, self.shrinking, power, sorted_ends, chosen[s], by_member[s])
+        back = np.argsort(order, kind="stable")
+        return chosen[:, back], by_member[:, back]
 
 
 @numba.njit(nogil=True, cache=True)

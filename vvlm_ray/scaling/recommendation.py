@@ -3,24 +3,24 @@
 Differences between two configurations are taken member by member, so that errors they share cancel.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from vvlm_ray.scaling.bagging import Bag
-from vvlm_ray.scaling.cost import inference_flops
-from vvlm_ray.scaling.frontier import Cost, Frontier, default_grid, frontier, make_grid, search, sizes_of
+from vvlm_ray.scaling.frontier import Frontier, frontier, search, sizes_of
+from vvlm_ray.scaling.parallel import Map
+from vvlm_ray.scaling.predictor import Predictor
 
 NUM_ALTERNATIVES = 3
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another configuration: share of the members that prefer it, and the band of its error minus that of x*."""
+    """Another configuration, its cost in the cost's unit: the share of the samples that prefer it, and the band of its
+    error minus that of x*."""
 
     factors: dict[str, float]
-    cost_flops: float
+    cost: float
     error: float
     share: float
     worse_by: float
@@ -40,25 +40,30 @@ class Recommendation:
     cheapest: Alternative | None
 
 
-def recommend(bag: Bag, budget_flops: float, num_examples: float | None = None, *,
-              grid: Mapping[str, np.ndarray] | None = None, cost: Cost = inference_flops,
-              level: float = 0.9) -> Recommendation:  # fmt: skip
-    """The configuration to deploy for a budget, with its doubts. Raises UserError for a budget that buys nothing."""
-    levels = grid if grid is not None else default_grid(bag.runs)
-    line = frontier(bag, levels, cost, [budget_flops], num_examples, level=level)
-    affordable = make_grid(levels, cost).up_to(budget_flops)
-    _, by_member = search(bag, affordable, line.budgets_flops, sizes_of(bag, num_examples))
+def recommend(predictor: Predictor, budget: float, num_examples: float | None = None, *, level: float = 0.9,
+              map: Map | None = None) -> Recommendation:  # fmt: skip
+    """The configuration to deploy for a budget in the cost's unit, with its doubts.
+
+    Raises:
+        UserError: the budget buys nothing, or the data size is not given.
+    """
+    line = frontier(predictor, [budget], num_examples, level=level, map=map)
+    space = predictor.runs.space
+    scale = space.known_cost().scale
+    affordable = space.grid().up_to(budget * scale)
+    _, by_sample = search(predictor, affordable, line.budgets * scale, sizes_of(predictor, num_examples), map=map)
     chosen = int(line.index[0])
-    predictions = bag.predict_members(affordable.points, num_examples)
-    worse = predictions - predictions[:, [chosen]]
+    samples = predictor.samples(affordable.points, num_examples)
+    error = predictor.predict(affordable.points, num_examples)
+    worse = samples - samples[:, [chosen]]
     low, middle, high = np.quantile(worse, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
-    shares = np.bincount(by_member[0, 0], minlength=len(affordable.cost)) / bag.num_resamples
+    shares = np.bincount(by_sample[0, 0], minlength=len(affordable.cost)) / len(samples)
 
     def describe(index: int) -> Alternative:
         return Alternative(
             factors={name: float(values[index]) for name, values in affordable.points.items()},
-            cost_flops=float(affordable.cost[index]),
-            error=float(np.median(predictions[:, index])),
+            cost=float(affordable.cost[index] / scale),
+            error=float(error[index]),
             share=float(shares[index]),
             worse_by=float(middle[index]),
             worse_low=float(low[index]),

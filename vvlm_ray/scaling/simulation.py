@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vvlm_ray.scaling.cost import inference_flops
 from vvlm_ray.scaling.forms import Form, make_form
-from vvlm_ray.scaling.frontier import Cost, Frontier, make_grid
+from vvlm_ray.scaling.frontier import Frontier
 from vvlm_ray.scaling.runs import Runs
 
 MEAN_ERROR = (40.0, 55.0)  # points: the scale of the paper's data
@@ -93,10 +92,10 @@ class Judgement:
     covered: np.ndarray
 
 
-def judge(surface: Surface, line: Frontier, grid: Mapping[str, np.ndarray], cost: Cost = inference_flops) -> Judgement:
-    """Regret of x_hat*, and whether its band contains f(x_hat*), by brute force over the grid."""
-    points = make_grid(grid, cost)
-    truth = surface(points.points, line.num_examples)
-    best = np.array([truth[points.cost <= budget].min() for budget in line.budgets_flops])
+def judge(surface: Surface, line: Frontier) -> Judgement:
+    """Regret of x_hat*, and whether its band contains f(x_hat*), by brute force over the frontier's space."""
+    grid = line.space.grid()
+    truth = np.minimum.accumulate(surface(grid.points, line.num_examples))
+    best = truth[grid.count(line.budgets * line.space.known_cost().scale) - 1]
     chosen = surface(line.factors, line.num_examples)
     return Judgement(chosen - best, (line.low <= chosen) & (chosen <= line.high))

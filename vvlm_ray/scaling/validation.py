@@ -9,8 +9,8 @@ import numpy as np
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.bagging import Bag, fit_bag_with
-from vvlm_ray.scaling.cost import inference_flops
 from vvlm_ray.scaling.fitting import FitSettings
+from vvlm_ray.scaling.parallel import Map
 from vvlm_ray.scaling.runs import Runs
 
 
@@ -43,35 +43,37 @@ def predict_runs(bag: Bag, runs: Runs, aggregate="median") -> np.ndarray:
 
 
 def cross_validate(runs: Runs, settings: FitSettings | None = None, *, resamples=100, folds=5, seed=0,
-                   aggregate="median", threads=None) -> Scores:  # fmt: skip
-    """Predict every run from a bag fitted to the other folds; the folds are a seeded shuffle of the runs."""
+                   aggregate="median", map: Map | None = None) -> Scores:  # fmt: skip
+    """Predict every run from a bag fitted to the other folds; the folds are a seeded shuffle of the configurations."""
     settings = settings or FitSettings()
     predicted = np.empty(runs.num_runs)
-    for held_out in fold_masks(runs.num_runs, folds, seed):
-        bag = fit_bag_with(runs.select(~held_out), settings, resamples, threads=threads, race=True)
+    for held_out in fold_masks(runs, folds, seed):
+        bag = fit_bag_with(runs.select(~held_out), settings, resamples, map=map, race=True)
         predicted[held_out] = predict_runs(bag, runs.select(held_out), aggregate)
     return score(predicted, runs.error)
 
 
-def fold_masks(num_runs: int, folds: int, seed: int) -> list[np.ndarray]:
-    """`folds` masks of held-out runs, disjoint and of about the same size."""
-    if not 2 <= folds <= num_runs:
-        raise UserError(f"{folds} folds of {num_runs} runs: choose between 2 and the number of runs")
-    fold = np.random.default_rng([seed, 5]).permutation(num_runs) % folds
-    return [fold == k for k in range(folds)]
+def fold_masks(runs: Runs, folds: int, seed: int) -> list[np.ndarray]:
+    """`folds` masks of held-out runs (R,), disjoint and of about the same size; runs of one configuration together."""
+    configurations = runs.configurations
+    count = int(configurations.max()) + 1
+    if not 2 <= folds <= count:
+        raise UserError(f"{folds} folds of {count} configurations: choose between 2 and their number")
+    fold = np.random.default_rng([seed, 5]).permutation(count) % folds
+    return [fold[configurations] == k for k in range(folds)]
 
 
 def extrapolate(runs: Runs, train: np.ndarray, settings: FitSettings | None = None, *, resamples=100,
-                aggregate="median", threads=None) -> Scores:  # fmt: skip
+                aggregate="median", map: Map | None = None) -> Scores:  # fmt: skip
     """Fit the runs where `train` is True, predict the others."""
     train = np.asarray(train, bool)
     if train.all() or not train.any():
         raise UserError("extrapolation needs runs on both sides of the split")
-    bag = fit_bag_with(runs.select(train), settings or FitSettings(), resamples, threads=threads, race=True)
+    bag = fit_bag_with(runs.select(train), settings or FitSettings(), resamples, map=map, race=True)
     held_out = runs.select(~train)
     return score(predict_runs(bag, held_out, aggregate), held_out.error)
 
 
-def below_budget(runs: Runs, budget_flops: float, cost=inference_flops) -> np.ndarray:
-    """The mask of runs that cost at most the budget: fit below it, predict above it."""
-    return np.asarray(cost(**runs.factors), float) <= budget_flops * (1 + 1e-9)
+def below_budget(runs: Runs, budget: float) -> np.ndarray:
+    """The mask of runs that cost at most the budget, in the cost's unit: fit below it, predict above it."""
+    return runs.cost <= budget * runs.space.known_cost().scale * (1 + 1e-9)

@@ -4,19 +4,16 @@ IsoFLOP points can be found instead of listed: exhaustive search for x with c(x)
 then a well-spaced subset.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.scaling.cost import cost_from_expression, inference_flops
-from vvlm_ray.scaling.frontier import DEFAULT_FRAMES, DEFAULT_TOKENS
+from vvlm_ray.scaling.cost import Cost, cost_from_expression
+from vvlm_ray.scaling.space import DEFAULT_FRAMES, DEFAULT_TOKENS
 from vvlm_ray.study.config import Study
-from vvlm_ray.study.sections import Cost, Generate, Isoflop, Points, Star
-
-CostFunction = Callable[..., np.ndarray]  # cost(**factors) -> FLOPs per example, elementwise
+from vvlm_ray.study.sections import CostExpression, Generate, Isoflop, Points, Star
 
 
 @dataclass(frozen=True)
@@ -29,11 +26,11 @@ class Point:
     target_flops: float | None = None
 
 
-def cost_function(study: Study) -> CostFunction:
+def cost_function(study: Study) -> Cost:
     """c(x) of the study: Eq. 1 with its constants, or its own expression."""
-    if isinstance(study.cost, Cost):
-        return partial(inference_flops, **study.cost.model_dump())
-    return cost_from_expression(study.cost.expression, study.factors)
+    if isinstance(study.cost, CostExpression):
+        return cost_from_expression(study.cost.expression, study.factors)
+    return Cost(**study.cost.model_dump())
 
 
 def distinct_points(study: Study) -> list[Point]:
@@ -83,7 +80,7 @@ def isoflop_points(isoflop: Isoflop, study: Study, where: str = "isoflop") -> It
 
 
 def generate_isoflop(
-    generate: Generate, cost: CostFunction, factors: Sequence[str], where: str = "generate"
+    generate: Generate, cost: Cost, factors: Sequence[str], where: str = "generate"
 ) -> dict[float, list[dict[str, float]]]:
     """{budget in FLOPs: its points}: for each level of `generate.per` a well-spaced subset of the candidates.
 
@@ -104,7 +101,7 @@ def generate_isoflop(
 
 
 def isoflop_candidates(
-    levels: Mapping[str, Sequence[float]], cost: CostFunction, budget: float, tolerance: float, where: str = "generate"
+    levels: Mapping[str, Sequence[float]], cost: Cost, budget: float, tolerance: float, where: str = "generate"
 ) -> dict[str, np.ndarray]:
     """All combinations of the levels with |c(x) - budget| <= tolerance * budget, as columns, cheapest first.
 

@@ -11,7 +11,7 @@ from vvlm_ray.report.figures import style
 from vvlm_ray.report.figures.style import GREY, INK, PREDICTED, NotDrawn
 from vvlm_ray.report.figures.sweeps import title_of
 from vvlm_ray.results.analysis import Analysis
-from vvlm_ray.scaling.cost import inference_flops, inference_flops_parts
+from vvlm_ray.scaling.cost import EQ1_CONSTANTS, inference_flops_parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,13 +135,12 @@ def draw_overhead(analysis: Analysis) -> "Figure":
     Raises:
         NotDrawn: the cost is not that of Eq. 1, or one of the two does not vary.
     """
-    if getattr(analysis.cost, "func", None) is not inference_flops:
+    if analysis.cost is None or not analysis.cost.is_eq1:
         raise NotDrawn("the cost of this study is not Eq. 1, which has a vision part")
     runs = analysis.runs
     if not {"lm_params", "tokens_per_frame"} <= set(runs.factors):
         raise NotDrawn("LM size or tokens per frame does not vary")
-    constants = {name: analysis.cost.keywords[name] for name in ("vision_params", "vision_tokens")
-                 if name in analysis.cost.keywords}  # fmt: skip
+    constants = {name: analysis.cost.fixed.get(name, getattr(analysis.cost, name)) for name in EQ1_CONSTANTS}
     sizes, tokens = runs.factors["lm_params"], runs.factors["tokens_per_frame"]
     x = np.linspace(*np.log([sizes.min(), sizes.max()]), 60)
     y = np.linspace(*np.log([tokens.min(), tokens.max()]), 60)

@@ -54,12 +54,12 @@ def draw_error(axes: "Axes", analysis: Analysis) -> None:
     best = np.minimum.accumulate(runs.error[here][order])
     axes.step(cost[here][order], best, where="post", color=GREY, linewidth=1, zorder=2, label="best run up to a cost",
               gid="best-run")  # fmt: skip
-    _band(axes, line.budgets_flops, line.low, line.high)
-    _line(axes, line.budgets_flops, line.error, line.extrapolates, "predicted")
+    _band(axes, line.raw_budgets, line.low, line.high)
+    _line(axes, line.raw_budgets, line.error, line.extrapolates, "predicted")
     axes.plot([], [], color=PREDICTED, linewidth=1.8,
               label=f"predicted optimum, {analysis.settings.level:.0%} band (dashed: beyond the runs)")  # fmt: skip
-    _ring(axes, asked.budgets_flops, asked.error)
-    axes.set_xlim(style.pad_log(np.concatenate([line.budgets_flops, cost]), 0.08))
+    _ring(axes, asked.raw_budgets, asked.error)
+    axes.set_xlim(style.pad_log(np.concatenate([line.raw_budgets, cost]), 0.08))
     # The bands do not set the limits: outside the runs they can reach to anywhere.
     low, high = style.pad_log(np.concatenate([runs.error[here], line.error]), 0.06)
     axes.set_ylim(low / (high / low) ** 0.22, high)
@@ -82,14 +82,14 @@ def draw_factor(axes: "Axes", analysis: Analysis, factor: str) -> None:
     levels = np.unique(runs.factors[factor])
     style.rules(axes, levels)
     low, high = line.factor_low[factor], line.factor_high[factor]
-    _band(axes, line.budgets_flops, low, high, step="post")
+    _band(axes, line.raw_budgets, low, high, step="post")
     axes.scatter(analysis.swept_flops[here], runs.factors[factor][here], s=sizes_by_error(runs.error[here]),
                  c=[colours[value] for value in runs.factors[by][here]], linewidth=0, alpha=0.9, zorder=3,
                  gid="runs")  # fmt: skip
     best = line.factors[factor]
-    beyond = (best < levels[0]) | (best > levels[-1]) | _beyond(line.cost_flops, analysis.swept_flops)
-    _line(axes, line.budgets_flops, best, beyond, "frontier", drawstyle="steps-post")
-    _ring(axes, asked.budgets_flops, asked.factors[factor])
+    beyond = (best < levels[0]) | (best > levels[-1]) | _beyond(line.raw_cost, analysis.swept_flops)
+    _line(axes, line.raw_budgets, best, beyond, "frontier", drawstyle="steps-post")
+    _ring(axes, asked.raw_budgets, asked.factors[factor])
     limits = style.pad_log(np.concatenate([levels, low, high]), 0.12)
     axes.set_ylim(limits)
     farther = [value for value in (best.min(), best.max()) if not levels[0] <= value <= levels[-1]]
@@ -161,16 +161,16 @@ def _ring(axes, x, y) -> None:
 def _label_asked(axes, analysis: Analysis) -> None:
     """Under each of a few budgets asked for, what to deploy there."""
     asked = analysis.frontier
-    if len(asked.budgets_flops) > 5:
+    if len(asked.raw_budgets) > 5:
         return
     units = {"num_frames": "frames", "tokens_per_frame": "tokens"}
-    for b in range(len(asked.budgets_flops)):
+    for b in range(len(asked.raw_budgets)):
         parts = [
             analysis.names.get(float(values[b]), words.count(values[b]) + " LM") if name == "lm_params"
             else f"{words.count(values[b])} {units.get(name, words.label(name))}"
             for name, values in asked.factors.items()
         ]  # fmt: skip
-        place = (asked.budgets_flops[b], asked.error[b])
+        place = (asked.raw_budgets[b], asked.error[b])
         leader = {"arrowstyle": "-", "color": PREDICTED, "linewidth": 0.7, "shrinkB": 5, "shrinkA": 0}
         text = axes.annotate("\n".join(parts), place, xytext=(0, -26), textcoords="offset points", arrowprops=leader,
                              ha="center", va="top", fontsize=8.5, color=PREDICTED, linespacing=1.1,

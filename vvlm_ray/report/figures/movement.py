@@ -62,7 +62,7 @@ def _frontiers(axes: "Axes", analysis: Analysis, factor: str, sizes, lines) -> N
     widths = np.linspace(4.2, 1.3, len(sizes))
     for n, line, colour, width in zip(sizes, lines, colours, widths, strict=True):
         beyond = " (beyond the runs)" if n > analysis.runs.num_examples.max() else ""
-        axes.plot(line.budgets_flops, line.factors[factor], color=colour, linewidth=width, drawstyle="steps-post",
+        axes.plot(line.raw_budgets, line.factors[factor], color=colour, linewidth=width, drawstyle="steps-post",
                   solid_capstyle="butt", label=f"n = {words.count(n)}{beyond}", gid=f"frontier-{n:g}")  # fmt: skip
     every = np.concatenate([levels, *(line.factors[factor] for line in lines)])
     limits = style.pad_log(every, 0.1)
