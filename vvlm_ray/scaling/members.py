@@ -1,0 +1,267 @@
+"""One member of the posterior: a mean (a super-form, or a straight line in the logs) with or without a Gaussian process.
+
+y = f(theta_0) + J (theta - theta_0) + g + noise at the runs, theta ~ N(mean, sd^2), g ~ GP(0, K): with the form
+linearised at its optimum everything is Gaussian, and the evidence is N(y; f_0 + J (mean - theta_0), J P J' + K + S).
+Hyperparameters (noise, kernel) are at their maximum a posteriori; the evidence integrates over them by Laplace.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
+
+from vvlm_ray.scaling.kernels import Kernel
+from vvlm_ray.scaling.superform import SuperForm, fit_form
+
+NUM_FEATURES = 256
+LOG_TWO_PI = float(np.log(2 * np.pi))
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Runs by configuration: G groups, each of `counts` runs that share x, n and a deviation of their own.
+
+    u (C, G) centred logs, z (C, G) standardised ones, y (G,) mean error; `within` the sum of squares within groups
+    over `freedom` degrees; `known` (G,) the variance of y that is known beforehand (standard errors of the scores).
+    Var y = known + tau^2 + sigma_w^2 / counts, with sigma_w there only where groups have several runs.
+    """
+
+    u: np.ndarray
+    z: np.ndarray
+    y: np.ndarray
+    counts: np.ndarray
+    within: float
+    freedom: int
+    known: np.ndarray
+    level: float
+    spread: float
+
+    @property
+    def num_noise(self) -> int:
+        return 2 if self.freedom else 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight line in the standardised logs: f = theta_0 + sum_k theta_k z_k."""
+
+    mean: np.ndarray
+    sd: np.ndarray
+
+    def value(self, theta, z, *, jacobian=True):
+        features = np.concatenate([np.ones((1, z.shape[1])), z])
+        return theta @ features, np.broadcast_to(features, (len(theta), *features.shape))
+
+
+def make_line(data: Grouped) -> Line:
+    size = len(data.z)
+    mean = np.concatenate([[data.level], np.full(size, -0.4 * data.spread)])
+    return Line(mean, np.concatenate([[1.5 * data.spread], np.full(size, 0.8 * data.spread)]))
+
+
+@dataclass(frozen=True)
+class Member:
+    """A fitted member. `weights` (R,) solve the joint system for the mean; `factor` is the Cholesky factor of it."""
+
+    name: str
+    trend: SuperForm | Line
+    kernel: Kernel | None
+    theta: np.ndarray
+    hyper: np.ndarray
+    log_evidence: float
+    data: Grouped
+    slope: np.ndarray
+    residual: np.ndarray
+    factor: tuple
+    noise_variance: np.ndarray
+
+    def at(self, u: np.ndarray, z: np.ndarray):
+        """f(theta_0) (R,) and J (P, R)."""
+        value, slope = self.trend.value(self.theta[None], z if isinstance(self.trend, Line) else u)
+        return value[0], slope[0]
+
+    def mean(self, u: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """The posterior mean of f at points: (P,)."""
+        base, slope = self.at(u, z)
+        alpha = cho_solve(self.factor, self.residual)
+        theta = self.trend.mean + self.trend.sd**2 * (self.slope @ alpha)
+        value = base + (theta - self.theta) @ slope
+        if self.kernel is not None:
+            value = value + self.kernel.cross(self.kernel_params, z, self.data.z) @ alpha
+        return value
+
+    @property
+    def kernel_params(self) -> np.ndarray:
+        return self.hyper[self.data.num_noise :]
+
+    def draw(self, count: int, rng: np.random.Generator) -> "Draws":
+        """Joint samples of f by Matheron's rule: draw from the prior, correct by what the runs say."""
+        data, trend = self.data, self.trend
+        theta = trend.mean + trend.sd * rng.standard_normal((count, len(trend.mean)))
+        missing = np.sqrt(self.noise_variance) * rng.standard_normal((count, len(data.y)))
+        # residual is y - (f_0 + J (mean - theta_0))
+        missing = self.residual - missing - (theta - trend.mean) @ self.slope
+        frequency = phase = coefficients = None
+        if self.kernel is not None:
+            frequency, phase, amplitude = self.kernel.features(self.kernel_params, NUM_FEATURES, rng)
+            coefficients = amplitude[:, None] * rng.standard_normal((NUM_FEATURES, count))
+            missing = missing - (np.cos(frequency @ data.z + phase[:, None]).T @ coefficients).T
+        delta = cho_solve(self.factor, missing.T)
+        theta = theta + trend.sd**2 * (self.slope @ delta).T
+        return Draws(self, theta, delta, frequency, phase, coefficients)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Samples of a member: theta (S, P), correction (R, S), and for the process random features."""
+
+    member: Member
+    theta: np.ndarray
+    delta: np.ndarray
+    frequency: np.ndarray | None
+    phase: np.ndarray | None
+    coefficients: np.ndarray | None
+
+    def at(self, u: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """f of the samples at points: (S, P)."""
+        base, slope = self.member.at(u, z)
+        value = base + (self.theta - self.member.theta) @ slope
+        if self.frequency is not None:
+            process = np.cos(self.frequency @ z + self.phase[:, None]).T @ self.coefficients
+            kernel = self.member.kernel
+            process += kernel.cross(self.member.kernel_params, z, self.member.data.z) @ self.delta
+            value = value + process.T
+        return value
+
+
+class Evidence:
+    """log N(residual; 0, J P J' + K + S) + log prior of the hyperparameters, and its gradient, for given residual, J."""
+
+    def __init__(self, data: Grouped, kernel: Kernel | None):
+        self.data, self.kernel = data, kernel
+        noise = np.log(0.13 * data.spread)
+        mean, sd = [noise], [0.6]
+        if data.freedom:
+            mean, sd = [noise - 0.7, noise], [1.0, 1.0]
+        self.starts = 1
+        if kernel is not None:
+            size = kernel.num_columns
+            mean += [np.log(0.5) + 2 * np.log(data.spread / 3.1), *[0.7] * size]
+            sd += [1.2, *[0.6] * size]
+            if kernel.kind == "anova":
+                mean += [np.log(0.5)] * size
+                sd += [1.0] * size
+        self.prior_mean, self.prior_sd = np.array(mean), np.array(sd)
+        self.distances = np.abs(data.z[:, :, None] - data.z[:, None, :]) if kernel is not None else None
+
+    def noise_variance(self, hyper: np.ndarray) -> np.ndarray:
+        variance = self.data.known + np.exp(2 * hyper[0])
+        if self.data.freedom:
+            variance = variance + np.exp(2 * hyper[1]) / self.data.counts
+        return variance
+
+    def covariance(self, hyper: np.ndarray) -> np.ndarray:
+        """K + S."""
+        total = np.diag(self.noise_variance(hyper))
+        if self.kernel is not None:
+            total += self.kernel.cross(hyper[self.data.num_noise :], self.data.z, self.data.z)
+        return total
+
+    def negative(self, hyper: np.ndarray, trend_covariance: np.ndarray, residual: np.ndarray):
+        """-(log likelihood + log prior) and its gradient."""
+        data = self.data
+        size = len(residual)
+        total = trend_covariance + np.diag(self.noise_variance(hyper))
+        slopes = None
+        if self.kernel is not None:
+            value, slopes = self.kernel.gradients(hyper[data.num_noise :], self.distances)
+            total += value
+        try:
+            factor = cho_factor(total, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            return 1e10, np.zeros(len(hyper))
+        alpha = cho_solve(factor, residual, check_finite=False)
+        inverse = cho_solve(factor, np.eye(size), check_finite=False)
+        result = 0.5 * residual @ alpha + np.log(np.diag(factor[0])).sum() + 0.5 * size * LOG_TWO_PI
+        middle = inverse - np.outer(alpha, alpha)
+        diagonal = np.diag(middle)
+        gradient = np.empty(len(hyper))
+        gradient[0] = np.exp(2 * hyper[0]) * diagonal.sum()
+        if data.freedom:
+            variance = np.exp(2 * hyper[1])
+            gradient[1] = variance * (diagonal / data.counts).sum()
+            result += data.freedom * (hyper[1] + 0.5 * LOG_TWO_PI) + 0.5 * data.within / variance
+            gradient[1] += data.freedom - data.within / variance
+        if slopes is not None:
+            gradient[data.num_noise :] = 0.5 * np.einsum("ij,kij->k", middle, slopes)
+        off = (hyper - self.prior_mean) / self.prior_sd
+        result += 0.5 * (off**2).sum() + np.log(self.prior_sd).sum() + 0.5 * len(hyper) * LOG_TWO_PI
+        return float(result), gradient + off / self.prior_sd
+
+    def maximise(self, trend_covariance, residual, start):
+        """The best hyperparameters from several starts, and the log evidence with Laplace's volume."""
+        best = None
+        for begin in start:
+            found = minimize(
+                self.negative, begin, (trend_covariance, residual), jac=True, method="L-BFGS-B",
+                bounds=list(zip(self.prior_mean - 5 * self.prior_sd, self.prior_mean + 5 * self.prior_sd, strict=True)),
+                options={"maxiter": 60, "ftol": 1e-7},
+            )  # fmt: skip
+            if best is None or found.fun < best.fun:
+                best = found
+        return best.x, best.fun
+
+    def log_evidence(self, hyper, value, trend_covariance, residual) -> float:
+        size = len(hyper)
+        hessian = np.empty((size, size))
+        for i in range(size):
+            step = np.zeros(size)
+            step[i] = 1e-3
+            up = self.negative(hyper + step, trend_covariance, residual)[1]
+            down = self.negative(hyper - step, trend_covariance, residual)[1]
+            hessian[i] = (up - down) / 2e-3
+        eigen = np.linalg.eigvalsh(0.5 * (hessian + hessian.T))
+        eigen = np.maximum(eigen, 0.25 / np.max(self.prior_sd) ** 2)
+        return float(-value + 0.5 * size * LOG_TWO_PI - 0.5 * np.log(eigen).sum())
+
+
+def fit_member(name: str, data: Grouped, trend: SuperForm | Line, kernel_kind: str | None, theta: np.ndarray) -> Member:
+    """Hyperparameters, a refit of the trend under them, and the evidence; `theta` is where the trend is first."""
+    kernel = Kernel(kernel_kind, len(data.z)) if kernel_kind else None
+    evidence = Evidence(data, kernel)
+    linear = isinstance(trend, Line)
+    inputs = data.z if linear else data.u
+
+    def linearise(theta):
+        value, slope = trend.value(theta[None], inputs)
+        residual = data.y - value[0] - (trend.mean - theta) @ slope[0]
+        return slope[0], residual, (slope[0].T * trend.sd**2) @ slope[0]
+
+    slope, residual, covariance = linearise(theta)
+    starts = [evidence.prior_mean]
+    if kernel is not None:
+        second = evidence.prior_mean.copy()
+        second[data.num_noise] -= 2.0
+        starts.append(second)
+    hyper, value = evidence.maximise(covariance, residual, starts)
+    if not linear:
+        for _ in range(1 if kernel is not None else 2):
+            whiten = np.linalg.inv(np.linalg.cholesky(evidence.covariance(hyper)))
+            theta, _ = fit_form(trend, data.u, data.y, whiten, theta[None], iterations=20)
+            slope, residual, covariance = linearise(theta)
+            hyper, value = evidence.maximise(covariance, residual, [hyper])
+    total = covariance + evidence.covariance(hyper)
+    return Member(
+        name=name,
+        trend=trend,
+        kernel=kernel,
+        theta=theta,
+        hyper=hyper,
+        log_evidence=evidence.log_evidence(hyper, value, covariance, residual),
+        data=data,
+        slope=slope,
+        residual=residual,
+        factor=cho_factor(total, lower=True),
+        noise_variance=evidence.noise_variance(hyper),
+    )
