@@ -11,35 +11,13 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
+from vvlm_ray.scaling.grouping import Grouped
 from vvlm_ray.scaling.kernels import Kernel
 from vvlm_ray.scaling.superform import SuperForm, fit_form
 
 NUM_FEATURES = 256
+MOST_FOR_HYPER = 300  # configurations that hyperparameters and evidence are learnt from: their cost grows with the cube
 LOG_TWO_PI = float(np.log(2 * np.pi))
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """Runs by configuration: G groups, each of `counts` runs that share x, n and a deviation of their own.
-
-    u (C, G) centred logs, z (C, G) standardised ones, y (G,) mean error; `within` the sum of squares within groups
-    over `freedom` degrees; `known` (G,) the variance of y that is known beforehand (standard errors of the scores).
-    Var y = known + tau^2 + sigma_w^2 / counts, with sigma_w there only where groups have several runs.
-    """
-
-    u: np.ndarray
-    z: np.ndarray
-    y: np.ndarray
-    counts: np.ndarray
-    within: float
-    freedom: int
-    known: np.ndarray
-    level: float
-    spread: float
-
-    @property
-    def num_noise(self) -> int:
-        return 2 if self.freedom else 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +40,11 @@ def make_line(data: Grouped) -> Line:
 
 @dataclass(frozen=True)
 class Member:
-    """A fitted member. `weights` (R,) solve the joint system for the mean; `factor` is the Cholesky factor of it."""
+    """A fitted member: `theta` (P,) is where the trend is linearised, `hyper` the logs of noise and kernel parameters.
+
+    `slope` (P, G) is J at the configurations, `residual` (G,) is y - (f_0 + J (mean - theta)), and `factor` the Cholesky
+    factor of its covariance; `noise_variance` (G,) is the part of it that is not f, `run_variance` that of one run.
+    """
 
     name: str
     trend: SuperForm | Line
@@ -75,6 +57,7 @@ class Member:
     residual: np.ndarray
     factor: tuple
     noise_variance: np.ndarray
+    run_variance: float
 
     def at(self, u: np.ndarray, z: np.ndarray):
         """f(theta_0) (R,) and J (P, R)."""
@@ -89,6 +72,19 @@ class Member:
         value = base + (theta - self.theta) @ slope
         if self.kernel is not None:
             value = value + self.kernel.cross(self.kernel_params, z, self.data.z) @ alpha
+        return value
+
+    def covariance(self, left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Posterior covariance of f between points, each as (u (C, P), z (C, P)): (L, R)."""
+        towards = self._prior_covariance(left, (self.data.u, self.data.z), self.slope)
+        across = self._prior_covariance((self.data.u, self.data.z), right)
+        return self._prior_covariance(left, right) - towards @ cho_solve(self.factor, across)
+
+    def _prior_covariance(self, left, right, right_slope=None):
+        slope = self.at(*right)[1] if right_slope is None else right_slope
+        value = (self.at(*left)[1].T * self.trend.sd**2) @ slope
+        if self.kernel is not None:
+            value = value + self.kernel.cross(self.kernel_params, left[1], right[1])
         return value
 
     @property
@@ -156,10 +152,15 @@ class Evidence:
         self.distances = np.abs(data.z[:, :, None] - data.z[:, None, :]) if kernel is not None else None
 
     def noise_variance(self, hyper: np.ndarray) -> np.ndarray:
-        variance = self.data.known + np.exp(2 * hyper[0])
-        if self.data.freedom:
-            variance = variance + np.exp(2 * hyper[1]) / self.data.counts
-        return variance
+        """known + tau^2 + sigma_w^2 / counts where configurations were repeated, else known + sigma^2 / counts: (G,)."""
+        data = self.data
+        if data.freedom:
+            return data.known + np.exp(2 * hyper[0]) + np.exp(2 * hyper[1]) / data.counts
+        return data.known + np.exp(2 * hyper[0]) / data.counts
+
+    def run_variance(self, hyper: np.ndarray) -> float:
+        """Of one run about f, on average: what is known of it, tau^2 and sigma_w^2."""
+        return float((self.data.known * self.data.counts).mean() + np.exp(2 * hyper[: self.data.num_noise]).sum())
 
     def covariance(self, hyper: np.ndarray) -> np.ndarray:
         """K + S."""
@@ -187,7 +188,7 @@ class Evidence:
         middle = inverse - np.outer(alpha, alpha)
         diagonal = np.diag(middle)
         gradient = np.empty(len(hyper))
-        gradient[0] = np.exp(2 * hyper[0]) * diagonal.sum()
+        gradient[0] = np.exp(2 * hyper[0]) * (diagonal.sum() if data.freedom else (diagonal / data.counts).sum())
         if data.freedom:
             variance = np.exp(2 * hyper[1])
             gradient[1] = variance * (diagonal / data.counts).sum()
@@ -229,39 +230,47 @@ class Evidence:
 def fit_member(name: str, data: Grouped, trend: SuperForm | Line, kernel_kind: str | None, theta: np.ndarray) -> Member:
     """Hyperparameters, a refit of the trend under them, and the evidence; `theta` is where the trend is first."""
     kernel = Kernel(kernel_kind, len(data.z)) if kernel_kind else None
-    evidence = Evidence(data, kernel)
-    linear = isinstance(trend, Line)
-    inputs = data.z if linear else data.u
-
-    def linearise(theta):
-        value, slope = trend.value(theta[None], inputs)
-        residual = data.y - value[0] - (trend.mean - theta) @ slope[0]
-        return slope[0], residual, (slope[0].T * trend.sd**2) @ slope[0]
-
-    slope, residual, covariance = linearise(theta)
+    some = data
+    if len(data.y) > MOST_FOR_HYPER:
+        chosen = np.random.default_rng(31).permutation(len(data.y))[:MOST_FOR_HYPER]
+        some = data.first(np.sort(chosen))
+    evidence = Evidence(some, kernel)
     starts = [evidence.prior_mean]
     if kernel is not None:
         second = evidence.prior_mean.copy()
         second[data.num_noise] -= 2.0
         starts.append(second)
-    hyper, value = evidence.maximise(covariance, residual, starts)
-    if not linear:
+    parts = linearise(trend, theta, some)
+    hyper, value = evidence.maximise(*parts[1:], starts)
+    if isinstance(trend, SuperForm):
         for _ in range(1 if kernel is not None else 2):
             whiten = np.linalg.inv(np.linalg.cholesky(evidence.covariance(hyper)))
-            theta, _ = fit_form(trend, data.u, data.y, whiten, theta[None], iterations=20)
-            slope, residual, covariance = linearise(theta)
-            hyper, value = evidence.maximise(covariance, residual, [hyper])
-    total = covariance + evidence.covariance(hyper)
+            theta, _ = fit_form(trend, some.u, some.y, whiten, theta[None], iterations=20)
+            parts = linearise(trend, theta, some)
+            hyper, value = evidence.maximise(*parts[1:], [hyper])
+    log_evidence = evidence.log_evidence(hyper, value, *parts[1:])
+    if some is not data:
+        evidence, parts = Evidence(data, kernel), linearise(trend, theta, data)
+        log_evidence *= len(data.y) / len(some.y)
+    slope, covariance, residual = parts
     return Member(
         name=name,
         trend=trend,
         kernel=kernel,
         theta=theta,
         hyper=hyper,
-        log_evidence=evidence.log_evidence(hyper, value, covariance, residual),
+        log_evidence=log_evidence,
         data=data,
         slope=slope,
         residual=residual,
-        factor=cho_factor(total, lower=True),
+        factor=cho_factor(covariance + evidence.covariance(hyper), lower=True),
         noise_variance=evidence.noise_variance(hyper),
+        run_variance=evidence.run_variance(hyper),
     )
+
+
+def linearise(trend: SuperForm | Line, theta: np.ndarray, data: Grouped):
+    """J (P, G), J P J' (G, G) and y - (f_0 + J (mean - theta)) (G,) at the configurations."""
+    value, slope = trend.value(theta[None], data.z if isinstance(trend, Line) else data.u)
+    residual = data.y - value[0] - (trend.mean - theta) @ slope[0]
+    return slope[0], (slope[0].T * trend.sd**2) @ slope[0], residual
