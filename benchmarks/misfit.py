@@ -23,7 +23,8 @@ from misfit_surfaces import BATTERY, FURTHER, INSIDE, KINDS, NOISE, Case, make_c
 from planted_fit import paper_design
 
 from vvlm_ray.scaling.bagging import fit_bag
-from vvlm_ray.scaling.frontier import default_grid, make_grid
+from vvlm_ray.scaling.parallel import threads
+from vvlm_ray.scaling.posterior import fit_posterior
 from vvlm_ray.scaling.runs import Runs
 
 BUDGETS = np.geomspace(2e12, 30e12, 8)
@@ -50,8 +51,8 @@ class Question:
     """The grid and what is asked of it."""
 
     def __init__(self, design: Runs, budgets=BUDGETS, sizes=SIZES):
-        self.grid = make_grid(default_grid(design)).up_to(budgets.max())
-        self.ends = np.searchsorted(self.grid.cost, budgets, side="right")
+        self.grid = design.space.grid().up_to(budgets.max())
+        self.ends = self.grid.count(budgets)
         self.sizes = sizes
 
     def judge(self, case: Case, method: str, answer, cpu: float) -> Outcome:
@@ -75,25 +76,18 @@ class Question:
 
 
 def answer_of_bag(runs: Runs):
-    bag = fit_bag(runs, "add-interact", resamples=100, threads=1)
+    bag = fit_bag(runs, "add-interact", resamples=100, map=threads(1))
 
     def answer(points, size):
-        members = bag.predict_members(points, size)
+        members = bag.samples(points, size)
         return np.median(members, axis=0), members
 
     return answer
 
 
 def answer_of_auto(runs: Runs):
-    from vvlm_ray.scaling.posterior import fit_surfaces
-
-    found = fit_surfaces(runs.inputs(), runs.error, data_size=True)
-
-    def answer(points, size):
-        inputs = np.stack([*points.values(), np.full(len(next(iter(points.values()))), size)])
-        return found.mean(inputs), found.samples(inputs)
-
-    return answer
+    posterior = fit_posterior(runs)
+    return lambda points, size: posterior.evaluate(posterior.columns(points, size))
 
 
 METHODS = {"bag": answer_of_bag, "auto": answer_of_auto}

@@ -50,6 +50,12 @@ class Bag:
     def has_data_size(self) -> bool:
         return self.form.has_data_size
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a run about the point estimate, with as many degrees of freedom as are left."""
+        residual = self.runs.error - self.predict(self.runs.factors, self.runs.num_examples)
+        return float(np.sqrt((residual**2).sum() / max(self.runs.num_runs - self.form.num_params, 1)))
+
     def samples(self, factors, num_examples=None) -> np.ndarray:
         """f of every member: factors {name: (P,)}, num_examples scalar or (P,); (M, P)."""
         return self.form.predict(self.log_coefficients, self.exponents, factors, num_examples)

@@ -14,6 +14,7 @@ from vvlm_ray.errors import UserError
 
 LARGEST_LOG = 300.0  # far outside the data a member may predict anything; this much stays finite when multiplied
 FORM_NAMES = ("mult", "add", "add-interact-s", "add-interact")
+AUTO = "auto"  # no form: the posterior over many (scaling.posterior)
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,10 @@ def make_form(name: str, factors: Sequence[str], data_size: bool = True) -> Form
 
     Without a data size the terms in n drop out, so `add` over (N, D) is Chinchilla's E + A N^-a + B D^-b.
     """
+    if name == AUTO:
+        raise UserError(f"{AUTO} has no parameters of its own: choose one of {', '.join(FORM_NAMES)}")
     if name not in FORM_NAMES:
-        raise UserError(f"unknown form {name!r}: choose one of {', '.join(FORM_NAMES)}")
+        raise UserError(f"unknown form {name!r}: choose {AUTO} or one of {', '.join(FORM_NAMES)}")
     if not factors:
         raise UserError("a form needs at least one factor")
     builder = _Builder(tuple(factors), data_size)

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from scipy.special import ndtri
 
 from vvlm_ray.scaling.runs import Runs
 
 Factors = Mapping[str, np.ndarray]
+NORMAL_NODES = ndtri((np.arange(25) + 0.5) / 25)
 # (ends (B,), sizes (S,)) -> (by the prediction (S, B), by each sample (S, B, M)): positions of the optimum among the
 # first `ends` points
 Search = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -35,6 +37,10 @@ class Predictor(Protocol):
     @property
     def has_data_size(self) -> bool:
         """Whether f depends on num_examples, which must then be given."""
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of one run about f."""
 
     def predict(self, factors: Factors, num_examples=None) -> np.ndarray:
         """The point estimate that configurations are chosen by: factors {name: (P,)}, num_examples scalar or (P,)."""
@@ -73,3 +79,14 @@ def first_minimum(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
     is_new[:, 1:] = values[:, 1:] < least[:, :-1]
     where = np.maximum.accumulate(np.where(is_new, np.arange(values.shape[1], dtype=np.int32), 0), axis=1)
     return where[:, ends - 1]
+
+
+def predictive_band(predictor: Predictor, at: Runs, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+    """Where a new run at these points would lie: the samples with one run's scatter on top, (R,) each.
+
+    The scatter is added at fixed quantiles of the normal, so that the band depends on nothing random.
+    """
+    samples = predictor.samples(at.factors, at.num_examples)
+    spread = (samples[:, None, :] + predictor.noise * NORMAL_NODES[:, None]).reshape(-1, samples.shape[1])
+    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high

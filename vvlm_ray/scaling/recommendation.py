@@ -6,12 +6,10 @@ Differences between two configurations are taken sample by sample, so that error
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtri
 
 from vvlm_ray.scaling.frontier import Frontier, frontier, outside, search, sizes_of
 from vvlm_ray.scaling.parallel import Map
-from vvlm_ray.scaling.predictor import Predictor
-from vvlm_ray.scaling.runs import Runs
+from vvlm_ray.scaling.predictor import Predictor, predictive_band
 from vvlm_ray.scaling.space import Grid
 
 NUM_ALTERNATIVES = 3
@@ -126,18 +124,7 @@ def default_delta(predictor: Predictor) -> float:
     known = predictor.runs.error_se
     if known is not None and (known > 0).any():
         return 0.5 * float(np.median(known[known > 0]))
-    return 0.5 * run_scatter(predictor)
-
-
-def run_scatter(predictor: Predictor) -> float:
-    """Standard deviation of a run about f: the predictor's own noise, else that of its residuals."""
-    own = getattr(predictor, "noise", None)
-    if own is not None:
-        return own
-    runs = predictor.runs
-    residual = runs.error - predictor.predict(runs.factors, runs.num_examples)
-    num_params = getattr(getattr(predictor, "form", None), "num_params", 0)
-    return float(np.sqrt((residual**2).sum() / max(runs.num_runs - num_params, 1)))
+    return 0.5 * predictor.noise
 
 
 def measured_near(predictor: Predictor, factors: dict[str, float], *, count: int = 3, level: float = 0.9) -> list[Measured]:
@@ -163,24 +150,6 @@ def measured_near(predictor: Predictor, factors: dict[str, float], *, count: int
         )
         for position, i in enumerate(near)
     ]
-
-
-def predictive_band(predictor: Predictor, at: Runs, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-    """Where a new run at these points would lie: the samples with one run's scatter on top, (R,) each.
-
-    The scatter is added at fixed quantiles of the normal, so that the band depends on nothing random.
-    """
-    samples = predictor.samples(at.factors, at.num_examples)
-    scatter = run_scatter(predictor)
-    if at.error_se is not None and getattr(predictor, "noise", None) is None:
-        scatter = float(np.hypot(scatter, np.median(at.error_se)))
-    nodes = scatter * _NORMAL_NODES
-    spread = (samples[:, None, :] + nodes[:, None]).reshape(-1, samples.shape[1])
-    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
-
-
-_NORMAL_NODES = ndtri((np.arange(25) + 0.5) / 25)
 
 
 class _Comparison:

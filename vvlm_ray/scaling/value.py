@@ -6,16 +6,13 @@ min_x mu(x) - E_z min_x (mu(x) + beta(x) z), which is averaged over the budgets 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtri
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.frontier import check_budgets, search, sizes_of
-
-if TYPE_CHECKING:
-    from vvlm_ray.scaling.posterior import Posterior
+from vvlm_ray.scaling.posterior import INFLATION, Posterior
 
 NODES = ndtri((np.arange(40) + 0.5) / 40)
 MOST_CONTENDERS = 500  # grid points that may turn out best, for each data size
@@ -46,7 +43,7 @@ class Values:
     the samples and of the point estimate.
     """
 
-    def __init__(self, posterior: "Posterior", question: Question, candidates: np.ndarray):
+    def __init__(self, posterior: Posterior, question: Question, candidates: np.ndarray):
         self.posterior = posterior
         contenders, self.cells = _contenders(posterior, question)
         every = np.concatenate([contenders, candidates], axis=1)
@@ -85,7 +82,7 @@ class Values:
         self.covariance -= np.outer(column, row) / (row[index] + self.noise)
 
 
-def choose_runs(posterior: "Posterior", question: Question, candidates: np.ndarray, prices: np.ndarray, *,
+def choose_runs(posterior: Posterior, question: Question, candidates: np.ndarray, prices: np.ndarray, *,
                 budget: float | None = None, most: int | None = None) -> list[Purchase]:  # fmt: skip
     """Runs to make next, best first, each chosen for the most expected regret saved per price after those before it.
 
@@ -109,7 +106,7 @@ def choose_runs(posterior: "Posterior", question: Question, candidates: np.ndarr
     return found
 
 
-def expected_regret(posterior: "Posterior", question: Question) -> float:
+def expected_regret(posterior: Posterior, question: Question) -> float:
     """Points by which the present choice is expected to miss the true best, averaged over the question."""
     contenders, cells = _contenders(posterior, question)
     missed = []
@@ -122,7 +119,7 @@ def expected_regret(posterior: "Posterior", question: Question) -> float:
     return float(np.mean(missed))
 
 
-def _contenders(posterior: "Posterior", question: Question):
+def _contenders(posterior: Posterior, question: Question):
     """Columns (K, Q) of the points that may turn out best, and for each data size (rows, ends by budget)."""
     space = posterior.runs.space
     budgets = np.sort(np.atleast_1d(np.asarray(question.budgets, float)))
@@ -147,7 +144,7 @@ def _contenders(posterior: "Posterior", question: Question):
     return np.concatenate(columns, axis=1), cells
 
 
-def _split(posterior: "Posterior", columns: np.ndarray):
+def _split(posterior: Posterior, columns: np.ndarray):
     """Columns as the arguments of `predict` and `samples`."""
     factors = dict(zip(posterior.runs.factors, columns, strict=False))
     return factors, (columns[-1] if posterior.has_data_size else None)

@@ -11,7 +11,8 @@ from scipy.stats import binom
 
 from vvlm_ray.scaling.grouping import lack_of_fit
 from vvlm_ray.scaling.predictor import Predictor
-from vvlm_ray.scaling.recommendation import Measured, run_scatter
+from vvlm_ray.scaling.recommendation import Measured
+from vvlm_ray.scaling.validation import Scores
 from vvlm_ray.scaling.runs import Runs
 
 TRUST = "trust within the sweep"
@@ -68,14 +69,14 @@ class Verdict:
         }
 
 
-def judge_fit(predictor: Predictor, held_out=None, *, lines: Iterable = (), measured: Sequence[Measured] = ()) -> Verdict:
+def judge_fit(predictor: Predictor, held_out: Scores | None = None, *, lines: Iterable = (), measured: Sequence[Measured] = ()) -> Verdict:
     """The verdict on the answers of a predictor.
 
     `held_out` are the `Scores` of its cross-validation (None: it was impossible); `lines` the frontiers that are
     answered with; `measured` runs at the answer.
     """
     runs = predictor.runs
-    scatter = run_scatter(predictor)
+    scatter = predictor.noise
     reasons = [*_held_out(held_out, scatter), *_design(runs), *_lack_of_fit(predictor), *_extrapolation(runs, lines)]
     reasons += _measured(measured)
     status = ORDER[max((ORDER.index(reason.status) for reason in reasons), default=0)]
@@ -93,7 +94,7 @@ def judge_fit(predictor: Predictor, held_out=None, *, lines: Iterable = (), meas
     )
 
 
-def _held_out(scores, scatter: float) -> list[Reason]:
+def _held_out(scores: Scores | None, scatter: float) -> list[Reason]:
     if scores is None:
         return [Reason(DOUBT, "unvalidated", "the runs are too few to be left out in turn, so nothing checks the fit")]
     rmse, r2 = float(np.sqrt(scores.mse)), scores.r2
