@@ -60,7 +60,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--factors", help="factor columns (default: lm_params,num_frames,tokens_per_frame)")
     parser.add_argument("--data-size", help='column of the data size, or "none" (default: num_examples)')
     parser.add_argument("--cost", help="FLOPs of a configuration: arithmetic over the factors (default: Eq. 1)")
-    parser.add_argument("--form", default="add-interact", help="mult, add, add-interact-s, add-interact or best")
+    parser.add_argument("--form", default="auto", help="auto, mult, add, add-interact-s, add-interact or best")
     parser.add_argument("--out", type=Path, help="folder for the pictures (default: the study's report/)")
     return parser
 

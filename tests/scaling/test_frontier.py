@@ -82,7 +82,7 @@ def test_any_predictor_is_searched_like_a_bag(bag):
     """The bag without its compiled search gives the same frontier, elasticity and recommendation."""
 
     class Plain:
-        runs, label, warnings, has_data_size = bag.runs, "plain", [], True
+        runs, label, warnings, has_data_size, noise = bag.runs, "plain", [], True, 0.4
         predict, samples = staticmethod(bag.predict), staticmethod(bag.samples)
 
     assert isinstance(Plain(), Predictor)

@@ -15,7 +15,7 @@ from vvlm_ray.commands.errors import Command
 @click.option("--tflops", type=float, multiple=True, help="a budget per video; may be repeated; default: the study's")
 @click.option("--resamples", type=click.IntRange(1), help="bootstrap resamples; default: the study's, else 100")
 @click.option("--starts", type=click.IntRange(1), help="starts of each fit; default: the study's, else 500")
-@click.option("--form", default="add-interact", show_default=True, help="mult, add, add-interact-s, add-interact, best")
+@click.option("--form", default="auto", show_default=True, help="auto, mult, add, add-interact-s, add-interact, best")
 @click.option("--factors", help="factor columns of a table, comma-separated; default: the study's")
 @click.option("--data-size", help='column of the data size, or "none"; default: num_examples')
 @click.option("--cost", help="FLOPs of a configuration as arithmetic over the factors; default: Eq. 1 of the paper")

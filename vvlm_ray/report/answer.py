@@ -10,6 +10,7 @@ from vvlm_ray.report.figures import style
 from vvlm_ray.report.figures.frontier import draw_frontier
 from vvlm_ray.report.progress import shown
 from vvlm_ray.results.analysis import Analysis, Progress, analyse, validated_forms
+from vvlm_ray.scaling.forms import AUTO
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
 
@@ -34,17 +35,33 @@ def answer(folder: StudyFolder, study: Study) -> str:
 
 def summary(analysis: Analysis) -> list[str]:
     """How well the fit predicts, what to mind, and the frontier as a table."""
-    lines = ["", f"{analysis.name}: {fit_sentence(analysis)}"]
+    lines = ["", f"{analysis.name}: {analysis.verdict.sentence}", fit_sentence(analysis)]
     lines += [f"Note: {note}." for note in analysis.notes]
     if analysis.frontier is not None:
         size = f" after {words.count(analysis.num_examples)} examples" if analysis.num_examples else ""
-        lines += ["", f"The frontier{size}:", *text_table(*frontier_table(analysis))]
+        lines += ["", f"The frontier{size}:", *text_table(*frontier_table(analysis)), *comparison_line(analysis)]
     return lines
+
+
+def comparison_line(analysis: Analysis) -> list[str]:
+    """What the bag of one form would choose at the same budgets, in one line; none where it is what answers."""
+    line, chosen = analysis.compared, analysis.frontier
+    if line is None or chosen is None:
+        return []
+    same = line.index == chosen.index
+    told = []
+    for b in np.flatnonzero(~same):
+        x = {name: float(values[b]) for name, values in line.factors.items()} | dict(analysis.fixed)
+        told.append(
+            f"{words.flops(line.raw_budgets[b])}: {words.configuration(x, analysis.names)}, {100 - line.error[b]:.1f}"
+        )
+    others = f"; otherwise {'; '.join(told)}" if told else ""
+    return [f"For comparison, {analysis.bag.label} alone agrees at {same.sum()} of {len(same)} budgets{others}."]
 
 
 def better_forms(analysis: Analysis, fits: Path | None, *, progress: Progress | None = None) -> list[str]:
     """A warning where another form predicts runs left out clearly better than the one that was fitted."""
-    if analysis.validation is None:
+    if analysis.validation is None or analysis.settings.form == AUTO:
         return []
     r2 = validated_forms(analysis.runs, analysis.settings, fits, analysis.score, progress=progress)
     form, best = max(r2.items(), key=lambda item: item[1], default=(analysis.settings.form, 0.0))
@@ -61,7 +78,9 @@ def better_forms(analysis: Analysis, fits: Path | None, *, progress: Progress | 
 
 def fit_sentence(analysis: Analysis) -> str:
     """What was fitted, and how well it predicts runs that it has not seen."""
-    text = f"{analysis.settings.form} fitted to {analysis.runs.num_runs} runs, {analysis.bag.num_resamples} resamples"
+    text = f"{analysis.settings.form} fitted to {analysis.runs.num_runs} runs"
+    if analysis.predictor is analysis.bag:
+        text += f", {analysis.bag.num_resamples} resamples"
     scores = analysis.validation
     if scores is None:
         return f"{text}; not cross-validated."
@@ -105,8 +124,8 @@ def sentences(analysis: Analysis) -> list[str]:
         text = (
             f"Up to {words.flops(budget)} per video: deploy {words.configuration(chosen, analysis.names)} "
             f"({words.flops(line.raw_cost[b])}); expected score {100 - line.error[b]:.1f}, {_band(analysis)} "
-            f"{100 - line.high[b]:.1f} to {100 - line.low[b]:.1f}; {line.agreement[b]:.0%} of the resamples choose "
-            f"exactly this."
+            f"{100 - line.high[b]:.1f} to {100 - line.low[b]:.1f}; {line.agreement[b]:.0%} of the samples choose "
+            f"exactly this; with 90 % probability it loses at most {line.gap[b]:.2g} against the best."
         )
         if line.reasons[b]:
             doubts = words.listed(words.label_reason(reason) for reason in line.reasons[b])

@@ -168,7 +168,7 @@ def _trust(writer: _Writer, found: Findings) -> Section:
             "How well each score is predicted, on runs left out of the fit.",
             tables.scores(found.analyses, found.ahead, found.split),
         ),
-        writer.table(f"{first.settings.form}, fitted to all runs.", tables.parameters(first)),
+        writer.table(f"{first.bag.form.name}, fitted to all runs.", tables.parameters(first)),
     ]
     said = []
     if first.bag.fit.status == "unidentified":
@@ -176,7 +176,9 @@ def _trust(writer: _Writer, found: Findings) -> Section:
                     "predictions, which the runs left out below judge.")  # fmt: skip
     elif first.bag.fit.status != "ok":
         said += [f"{text[0].upper()}{text[1:]}." for text in first.bag.fit.warnings]
-    return Section("How far to believe it", [fit_sentence(first), *said, *missing], (), pictures, parts)
+    return Section(
+        "How far to believe it", [first.verdict.sentence, fit_sentence(first), *said, *missing], (), pictures, parts
+    )
 
 
 def _compared(writer: _Writer, found: Findings) -> list[Section]:

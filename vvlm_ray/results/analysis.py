@@ -1,4 +1,4 @@
-"""From a study's records to its answer: the bag of fits, how well it predicts, the frontier and the elasticity.
+"""From a study's records to its answer: what predicts, how far to believe it, the frontier and the elasticity.
 
 `analyse` is the one way there for the report, for the answer at the end of a run and for the scripts in analysis/.
 """
@@ -14,7 +14,7 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.results import cache
 from vvlm_ray.results.source import Source, backbone_names, open_source, read_runs
 from vvlm_ray.scaling.cost import Cost
-from vvlm_ray.scaling.forms import FORM_NAMES, make_form
+from vvlm_ray.scaling.forms import AUTO, FORM_NAMES, make_form
 from vvlm_ray.scaling.parallel import Map
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.scaling.space import Space
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from vvlm_ray.scaling.elasticity import Elasticity
     from vvlm_ray.scaling.fitting import FitSettings
     from vvlm_ray.scaling.frontier import Frontier
+    from vvlm_ray.scaling.predictor import Predictor
     from vvlm_ray.scaling.validation import Scores
+    from vvlm_ray.scaling.verdict import Verdict
 
 BEST = "best"
 NUM_CURVE_BUDGETS = 240
@@ -37,10 +39,11 @@ Progress = Callable[[str, int, int], None]  # what is being done, how much of it
 class Settings:
     """How to fit: the form, resamples of the runs, starts of each fit, folds of the cross-validation, the bands.
 
-    The form "best" is the one that predicts runs left out with the least squared error in cross-validation.
+    The form "auto" is the posterior over many (docs/uncertainty.md); "best" the one form that predicts runs left out
+    with the least squared error in cross-validation.
     """
 
-    form: str = "add-interact"
+    form: str = AUTO
     resamples: int = 100
     starts: int = 500
     folds: int = 5
@@ -58,8 +61,10 @@ class Settings:
 class Analysis:
     """What the records say about one score.
 
-    `runs` and `bag` have the factors that vary; `fixed` {factor: value} those that do not; `targets` (R,) the budget
-    that a run's sweep aimed at, or NaN. `frontier` is at the budgets asked for, `curve` at many budgets for drawing;
+    `predictor` is what answers: the posterior, or `bag` itself where a form was asked for; `bag` is that of the form, or
+    add-interact's (or the largest that the runs allow) for comparison, and `compared` its frontier at the same
+    budgets. `runs` has the factors that vary; `fixed` {factor: value} those that do not; `targets` (R,) the budget that
+    a run's sweep aimed at, or NaN. `frontier` is at the budgets asked for, `curve` at many budgets for drawing;
     both are None where the cost of a configuration is unknown.
     `validation` is None where the runs are too few to be split; `elasticity` where it was not asked for or the
     data size does not vary. `names` {lm_params: backbone}. `notes` are sentences that a reader must know.
@@ -71,11 +76,14 @@ class Analysis:
     runs: Runs
     targets: np.ndarray
     fixed: Mapping[str, float]
+    predictor: "Predictor"
     bag: "Bag"
+    verdict: "Verdict"
     validation: "Scores | None"
     num_examples: float | None
     frontier: "Frontier | None"
     curve: "Frontier | None"
+    compared: "Frontier | None"
     elasticity: "Elasticity | None"
     names: Mapping[float, str]
     notes: tuple[str, ...]
@@ -97,7 +105,7 @@ class Analysis:
 def analyse(source: Source | str | Path, score: str | None = None, *, settings: Settings | None = None,
             budgets=None, num_examples: float | None = None, with_elasticity: bool = False,
             map: Map | None = None, progress: Progress | None = None) -> Analysis:  # fmt: skip
-    """Fit a bag to the runs of one score, say how well it predicts runs it has not seen, and find x*(c; n).
+    """Learn f from the runs of one score, say how well that predicts runs it has not seen, and find x*(c; n).
 
     Without settings, budgets (B,) in the cost's unit or a data size, those in `answer` of the study's sweep file are
     taken, else the method's, eight budgets over the swept costs, and the largest swept n. The bag and its
@@ -110,34 +118,47 @@ def analyse(source: Source | str | Path, score: str | None = None, *, settings: 
     score = score or source.scores()[0]
     settings = settings or settings_of(source.answer)
     observed = read_runs(source, score)
-    largest = FORM_NAMES[-1]
-    runs, fixed, form, said = usable(observed.runs, largest if settings.form == BEST else settings.form)
+    runs, fixed, form, said = usable(observed.runs, FORM_NAMES[-1] if settings.form in {AUTO, BEST} else settings.form)
     notes = [*observed.notes, *said]
+    answering = AUTO if settings.form == AUTO else form
     if settings.form == BEST:
         r2 = validated_forms(runs, settings, source.fits, score, map=map, progress=progress)
-        form = max(r2, key=r2.get, default=form)
+        answering = form = max(r2, key=r2.get, default=form)
         others = ", ".join(f"{name} {value:.2f}" for name, value in r2.items() if name != form)
         if form in r2:
             notes.append(f"of all forms {form} predicts runs left out best: R^2 = {r2[form]:.2f} ({others})")
-    settings = replace(settings, form=form)
-    bag = bag_of(runs, settings, source.fits, f"{score}.{form}", map=map, progress=progress)
-    validation, said = validated(runs, settings, source.fits, f"{score}.{form}", map=map, progress=progress)
+    bag = bag_of(runs, replace(settings, form=form), source.fits, f"{score}.{form}", map=map, progress=progress)
+    predictor: Predictor = bag
+    if answering == AUTO:
+        from vvlm_ray.scaling.posterior import fit_posterior
+
+        try:
+            predictor = fit_posterior(runs, seed=settings.seed)
+        except UserError as problem:
+            notes.append(f"{problem}; so {form} was fitted")
+            answering = form
+    settings = replace(settings, form=answering)
+    validation, said = validated(runs, settings, source.fits, f"{score}.{answering}", map=map, progress=progress)
     notes += said
     size = None
     if runs.num_examples is not None:
         asked = source.answer.num_examples if source.answer else None
         size = float(num_examples or asked or runs.num_examples.max())
-    line = curve = movement = None
+    line = curve = compared = movement = None
     if runs.space.cost is None:
         notes.append("what a configuration of these factors costs is unknown, so there is no frontier: give its cost")
     else:
         if budgets is None and source.answer:
             budgets = source.answer.tflops
-        line, curve = frontiers(bag, budgets=budgets, num_examples=size, level=settings.level)
+        line, curve = frontiers(predictor, budgets=budgets, num_examples=size, level=settings.level)
+        if predictor is not bag:
+            from vvlm_ray.scaling.frontier import frontier
+
+            compared = frontier(bag, line.budgets, size, level=settings.level)
         if with_elasticity and size is not None:
             from vvlm_ray.scaling.elasticity import elasticity
 
-            movement = elasticity(bag, level=settings.level, map=map)
+            movement = elasticity(predictor, level=settings.level, map=map)
     return Analysis(
         name=source.name,
         score=score,
@@ -145,15 +166,31 @@ def analyse(source: Source | str | Path, score: str | None = None, *, settings: 
         runs=runs,
         targets=observed.targets,
         fixed=fixed,
+        predictor=predictor,
         bag=bag,
+        verdict=verdict_on(predictor, validation, line),
         validation=validation,
         num_examples=size,
         frontier=line,
         curve=curve,
+        compared=compared,
         elasticity=movement,
         names=backbone_names(source),
         notes=tuple(notes),
     )
+
+
+def verdict_on(predictor: "Predictor", validation: "Scores | None", line: "Frontier | None") -> "Verdict":
+    """How far to believe the answers at these budgets; runs at the very answers have their say."""
+    from vvlm_ray.scaling.recommendation import measured_near
+    from vvlm_ray.scaling.verdict import judge_fit
+
+    measured = []
+    if line is not None:
+        for b in range(len(line.budgets)):
+            near = measured_near(predictor, {name: float(values[b]) for name, values in line.factors.items()})
+            measured += [run for run in near if run not in measured]
+    return judge_fit(predictor, validation, lines=[line] if line is not None else [], measured=measured)
 
 
 def settings_of(answer: Answer | None) -> Settings:
@@ -251,21 +288,21 @@ def validated_forms(runs: Runs, settings: Settings, fits: Path | None, name: str
     return found
 
 
-def frontiers(bag: "Bag", *, budgets, num_examples: float | None, level: float):
+def frontiers(predictor: "Predictor", *, budgets, num_examples: float | None, level: float):
     """The frontier at the budgets, and at many over these and all swept costs."""
     from vvlm_ray.scaling.frontier import frontier
 
-    space = bag.runs.space
+    space = predictor.runs.space
     scale = space.known_cost().scale
-    swept = bag.runs.cost / scale
+    swept = predictor.runs.cost / scale
     low = max(swept.min(), space.grid().cost[0] / scale)
     if budgets is None:
         budgets = _round_up(np.geomspace(low, swept.max(), NUM_TABLE_BUDGETS))
     budgets = np.atleast_1d(np.asarray(budgets, float))
-    line = frontier(bag, budgets, num_examples, level=level)
+    line = frontier(predictor, budgets, num_examples, level=level)
     every = np.geomspace(min(low, budgets.min()), max(swept.max(), budgets.max()), NUM_CURVE_BUDGETS)
     every = np.unique(np.concatenate([every[1:], budgets, [min(low, budgets.min())]]))
-    return line, frontier(bag, every, num_examples, level=level)
+    return line, frontier(predictor, every, num_examples, level=level)
 
 
 def frontiers_at(analysis: Analysis, sizes) -> "list[Frontier]":
@@ -273,7 +310,7 @@ def frontiers_at(analysis: Analysis, sizes) -> "list[Frontier]":
     from vvlm_ray.scaling.frontier import frontier
 
     budgets, level = analysis.curve.budgets, analysis.settings.level
-    return [frontier(analysis.bag, budgets, float(n), level=level) for n in sizes]
+    return [frontier(analysis.predictor, budgets, float(n), level=level) for n in sizes]
 
 
 def _round_up(values: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vvlm_ray.scaling.fitting import FitSettings
     from vvlm_ray.scaling.validation import Scores
 
-VERSION = 3  # raised when the same runs and settings would give other numbers
+VERSION = 4  # raised when the same runs and settings would give other numbers
 
 
 def remember(folder: Path | None, name: str, meaning: Any, make: Callable[[], Any]) -> Any:
@@ -44,6 +44,7 @@ def meaning_of(runs: Runs) -> dict[str, Any]:
     return {
         "runs": {name: values.tolist() for name, values in runs.columns().items()},
         "weights": None if runs.weights is None else runs.weights.tolist(),
+        "error_se": None if runs.error_se is None else runs.error_se.tolist(),
         "sweep": None if runs.sweep is None else runs.sweep.tolist(),
     }
 
@@ -96,13 +97,15 @@ def bag_from_json(value: dict[str, Any], runs: Runs, settings: "FitSettings") ->
 
 
 def scores_to_json(scores: "Scores") -> dict[str, Any]:
-    return {"predicted": scores.predicted.tolist(), "observed": scores.observed.tolist()}
+    bands = {"low": scores.low.tolist(), "high": scores.high.tolist()} if scores.low is not None else {}
+    return {"predicted": scores.predicted.tolist(), "observed": scores.observed.tolist()} | bands
 
 
 def scores_from_json(value: dict[str, Any]) -> "Scores":
     from vvlm_ray.scaling.validation import score
 
-    return score(np.array(value["predicted"], float), np.array(value["observed"], float))
+    band = (np.array(value["low"], float), np.array(value["high"], float)) if "low" in value else None
+    return score(np.array(value["predicted"], float), np.array(value["observed"], float), band)
 
 
 def _digest(meaning: Any) -> str:
@@ -112,7 +115,7 @@ def _digest(meaning: Any) -> str:
 
 def _short(meaning: Any) -> Any:
     """The settings, for a reader; the runs are in the records."""
-    return {key: value for key, value in meaning.items() if key not in {"runs", "weights", "sweep"}}
+    return {key: value for key, value in meaning.items() if key not in {"runs", "weights", "error_se", "sweep"}}
 
 
 def _open(logs: np.ndarray) -> list:

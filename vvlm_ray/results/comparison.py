@@ -13,7 +13,7 @@ import numpy as np
 from vvlm_ray.errors import UserError
 from vvlm_ray.results import cache
 from vvlm_ray.results.analysis import Analysis, Progress, Settings
-from vvlm_ray.scaling.forms import FORM_NAMES
+from vvlm_ray.scaling.forms import AUTO, FORM_NAMES
 from vvlm_ray.scaling.parallel import Map
 from vvlm_ray.scaling.runs import Runs
 
@@ -107,9 +107,9 @@ def compare(analysis: Analysis, fits: Path | None, *, map=None, progress: Progre
         UserError: there is nothing to extrapolate from or to.
     """
     split = split_of(analysis)
-    runs, settings = analysis.runs, analysis.settings
+    runs, settings = analysis.runs, replace(analysis.settings, form=analysis.bag.form.name)
     work = _Work(runs, split.train, settings, map)
-    tries = [(form, replace(settings.fit, form=form)) for form in FORM_NAMES]
+    tries = [(form, replace(settings.fit, form=form)) for form in (AUTO, *FORM_NAMES)]
     variants = list(variants_of(settings))
 
     def make():

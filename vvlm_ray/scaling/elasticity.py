@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vvlm_ray.errors import UserError
+from vvlm_ray.scaling.forms import AUTO
 from vvlm_ray.scaling.frontier import check_budgets, default_budgets, search, sizes_of
 from vvlm_ray.scaling.parallel import Map
 from vvlm_ray.scaling.predictor import Predictor
@@ -23,6 +24,10 @@ PAPER_SWEEP = (0.2e6, 20e6)  # largest n for which the paper's N and dn are stil
 @dataclass(frozen=True)
 class Elasticity:
     """e_k with the `level` band of the samples' own.
+
+    The bag's e_k are those of its point estimate, as in the paper. The posterior's are medians over its samples of what
+    their bands are quantiles of, so that they lie within them (an optimum of medians beside quantiles of optima may not);
+    its cells are means over the samples.
 
     `budgets` (B,) are in `unit` (TFLOPs for Eq. 1). mean, low, high {factor: e_k}; by_size {factor: (N,)} is e_k(n),
     with by_size_low, by_size_high; cells {factor: (N, B)} are the e_k(c, n); share_extrapolated is the share of the
@@ -74,7 +79,7 @@ def elasticity(predictor: Predictor, budgets=None, sizes=None, *, step: float | 
     every, now, then = _distinct_sizes(sizes, step)
     chosen, own = search(predictor, grid, budgets * scale, every, map=map)
 
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    tails = [(1 - level) / 2, 0.5, (1 + level) / 2]
     relative = (sizes / step)[:, None]
     cells, by_sample = {}, {}
     for name, values in grid.points.items():
@@ -82,6 +87,12 @@ def elasticity(predictor: Predictor, budgets=None, sizes=None, *, step: float | 
         by_sample[name] = _by_sample(values, own, (now, then), sizes, step)
     by_size = {name: np.quantile(values, tails, axis=1) for name, values in by_sample.items()}
     overall = {name: np.quantile(values.mean(axis=0), tails) for name, values in by_sample.items()}
+    mean = {name: float(cell.mean()) for name, cell in cells.items()}
+    middle = {name: cell.mean(axis=1) for name, cell in cells.items()}
+    if predictor.label == AUTO:
+        mean = {name: float(band[1]) for name, band in overall.items()}
+        middle = {name: band[1] for name, band in by_size.items()}
+        cells = {name: _cells(values, own, (now, then), sizes, step) for name, values in grid.points.items()}
     inside = _inside(runs, grid)
     beyond = ~(inside[chosen[now]] & inside[chosen[then]])
     swept = (sizes >= runs.num_examples.min() * (1 - 1e-9)) & (sizes + step <= runs.num_examples.max() * (1 + 1e-9))
@@ -90,12 +101,12 @@ def elasticity(predictor: Predictor, budgets=None, sizes=None, *, step: float | 
         unit=space.known_cost().budget_unit,
         sizes=sizes,
         step=step,
-        mean={name: float(cell.mean()) for name, cell in cells.items()},
+        mean=mean,
         low={name: float(band[0]) for name, band in overall.items()},
-        high={name: float(band[1]) for name, band in overall.items()},
-        by_size={name: cell.mean(axis=1) for name, cell in cells.items()},
+        high={name: float(band[2]) for name, band in overall.items()},
+        by_size=middle,
         by_size_low={name: band[0] for name, band in by_size.items()},
-        by_size_high={name: band[1] for name, band in by_size.items()},
+        by_size_high={name: band[2] for name, band in by_size.items()},
         cells=cells,
         share_extrapolated=float((beyond | ~swept[:, None]).mean()),
         share_beyond_space=float(beyond.mean()),
@@ -119,6 +130,14 @@ def _by_sample(values: np.ndarray, own: np.ndarray, where, sizes: np.ndarray, st
         ratio = compact[own[then[s]]] / compact[own[now[s]]]
         found[s] = (ratio.mean(axis=0, dtype=np.float64) - 1) / step * size
     return found
+
+
+def _cells(values: np.ndarray, own: np.ndarray, where, sizes: np.ndarray, step: float) -> np.ndarray:
+    """e_k(c, n), averaged over the samples: (S, B)."""
+    now, then = where
+    compact = values.astype(np.float32)
+    ratios = [(compact[own[then[s]]] / compact[own[now[s]]]).mean(axis=1, dtype=np.float64) for s in range(len(sizes))]
+    return (np.array(ratios) - 1) * (sizes / step)[:, None]
 
 
 def _distinct_sizes(sizes: np.ndarray, step: float):

@@ -24,9 +24,9 @@ class Frontier:
 
     `budgets` (B,) and `cost` (B,) of x* are in `unit` (TFLOPs for Eq. 1). factors {name: (B,)}; error (B,), the
     prediction at x*, with its `level` band low, high; gap (B,): what x* may lose against the true best, exceeded in
-    1 - `level` of the samples; factor_low, factor_high {name: (B,)}: the band of the samples' own x*_k; agreement
-    (B,): the share of samples whose own x* is the same; extrapolates (B,): whether x*, its cost or n lies outside
-    what was swept, and reasons (B,): how. `index` (B,) counts points of the sorted grid.
+    1 - `level` of the samples; factor_low, factor_high {name: (B,)}: the band of the samples' own x*_k,
+    widened to hold x*_k; agreement (B,): the share of samples whose own x* is the same; extrapolates (B,): whether
+    x*, its cost or n lies outside what was swept, and reasons (B,): how. `index` (B,) counts points of the sorted grid.
     """
 
     budgets: np.ndarray
@@ -93,8 +93,8 @@ def frontier(predictor: Predictor, budgets=None, num_examples: float | None = No
         low=low,
         high=high,
         gap=np.quantile(np.maximum(samples - _least(predictor, affordable, own, num_examples), 0), level, axis=0),
-        factor_low={name: band[0] for name, band in bands.items()},
-        factor_high={name: band[1] for name, band in bands.items()},
+        factor_low={name: np.minimum(band[0], points[name]) for name, band in bands.items()},
+        factor_high={name: np.maximum(band[1], points[name]) for name, band in bands.items()},
         agreement=(own == index[:, None]).mean(axis=1),
         extrapolates=np.array([bool(reason) for reason in reasons]),
         reasons=reasons,

@@ -71,7 +71,9 @@ def group_runs(runs: Runs) -> Grouped:
     u = logs - centre[:, None]
     level = float(y.mean())
     spread = max(float(y.std()), LEAST_SPREAD * abs(level))
-    return Grouped(u, u / scale[:, None], y, counts, within, len(kept) - len(counts), known, level, spread, centre, scale)
+    return Grouped(
+        u, u / scale[:, None], y, counts, within, len(kept) - len(counts), known, level, spread, centre, scale
+    )
 
 
 def lack_of_fit(runs: Runs, predicted: np.ndarray, num_params: float) -> tuple[float, float] | None:

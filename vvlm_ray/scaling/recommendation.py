@@ -127,7 +127,9 @@ def default_delta(predictor: Predictor) -> float:
     return 0.5 * predictor.noise
 
 
-def measured_near(predictor: Predictor, factors: dict[str, float], *, count: int = 3, level: float = 0.9) -> list[Measured]:
+def measured_near(
+    predictor: Predictor, factors: dict[str, float], *, count: int = 3, level: float = 0.9
+) -> list[Measured]:
     """Runs of exactly this x (all of them), else the `count` nearest, with predictive bands (f and one run's scatter)."""
     runs = predictor.runs
     ratios = np.array([np.log(runs.factors[name] / value) for name, value in factors.items()])
@@ -136,7 +138,9 @@ def measured_near(predictor: Predictor, factors: dict[str, float], *, count: int
     exact = int((distance < 1e-9).sum())
     near = order[: exact or count]
     low, high = predictive_band(predictor, runs.select(near), level)
-    predicted = predictor.predict(runs.select(near).factors, None if runs.num_examples is None else runs.num_examples[near])
+    predicted = predictor.predict(
+        runs.select(near).factors, None if runs.num_examples is None else runs.num_examples[near]
+    )
     return [
         Measured(
             label=runs.labels[i],

@@ -159,9 +159,7 @@ def validate(runs: Runs, parts: Sequence[Split], settings: FitSettings | None = 
     for part in parts:
         kept = part.train | part.test
         try:
-            found[part.name] = extrapolate(
-                runs.select(kept), part.train[kept], settings, resamples=resamples, map=map
-            )
+            found[part.name] = extrapolate(runs.select(kept), part.train[kept], settings, resamples=resamples, map=map)
         except UserError as problem:
             found[part.name] = str(problem)
     return found

@@ -18,7 +18,6 @@ NODES = ndtri((np.arange(40) + 0.5) / 40)
 MOST_CONTENDERS = 500  # grid points that may turn out best, for each data size
 
 
-
 @dataclass(frozen=True)
 class Question:
     """What the answer is wanted for: budgets (B,) in the cost's unit, data sizes (S,) or None without one."""

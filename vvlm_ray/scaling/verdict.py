@@ -12,8 +12,8 @@ from scipy.stats import binom
 from vvlm_ray.scaling.grouping import lack_of_fit
 from vvlm_ray.scaling.predictor import Predictor
 from vvlm_ray.scaling.recommendation import Measured
-from vvlm_ray.scaling.validation import Scores
 from vvlm_ray.scaling.runs import Runs
+from vvlm_ray.scaling.validation import Scores
 
 TRUST = "trust within the sweep"
 DOUBT = "trust with doubt"
@@ -69,7 +69,9 @@ class Verdict:
         }
 
 
-def judge_fit(predictor: Predictor, held_out: Scores | None = None, *, lines: Iterable = (), measured: Sequence[Measured] = ()) -> Verdict:
+def judge_fit(
+    predictor: Predictor, held_out: Scores | None = None, *, lines: Iterable = (), measured: Sequence[Measured] = ()
+) -> Verdict:
     """The verdict on the answers of a predictor.
 
     `held_out` are the `Scores` of its cross-validation (None: it was impossible); `lines` the frontiers that are
@@ -131,9 +133,15 @@ def _design(runs: Runs) -> list[Reason]:
     for name, values in columns.items():
         levels = len(np.unique(values))
         if levels == 2:
-            what = "its power law has three parameters" if name == "num_examples" else "a power law has three parameters"
+            what = (
+                "its power law has three parameters" if name == "num_examples" else "a power law has three parameters"
+            )
             found.append(
-                Reason(DOUBT, "two levels", f"{name} has two levels, and {what}: between and beyond them its effect is assumed")
+                Reason(
+                    DOUBT,
+                    "two levels",
+                    f"{name} has two levels, and {what}: between and beyond them its effect is assumed",
+                )
             )
     names = list(columns)
     logs = np.log(np.array([columns[name] for name in names]))
@@ -177,14 +185,22 @@ def _extrapolation(runs: Runs, lines: Iterable) -> list[Reason]:
             continue
         what = sorted({text for b in outside for text in line.reasons[b]})
         every = len(outside) == len(line.extrapolates)
-        told = "the answer lies" if every and len(outside) == 1 else f"{len(outside)} of {len(line.extrapolates)} answers lie"
+        told = (
+            "the answer lies"
+            if every and len(outside) == 1
+            else f"{len(outside)} of {len(line.extrapolates)} answers lie"
+        )
         found["some"] = Reason(DOUBT, "extrapolation", f"{told} outside what was swept ({', '.join(what)})")
         swept = runs.cost.max()
         if (line.raw_cost > FAR_COST * swept).all():
-            found["far"] = Reason(REFUSE, "extrapolation", f"every answer costs more than {FAR_COST:g} times the dearest run")
+            found["far"] = Reason(
+                REFUSE, "extrapolation", f"every answer costs more than {FAR_COST:g} times the dearest run"
+            )
         sizes = runs.num_examples
         if sizes is not None and not sizes.min() / FAR_SIZE <= line.num_examples <= sizes.max() * FAR_SIZE:
-            found["size"] = Reason(REFUSE, "extrapolation", f"num_examples is more than {FAR_SIZE:g} times outside the swept sizes")
+            found["size"] = Reason(
+                REFUSE, "extrapolation", f"num_examples is more than {FAR_SIZE:g} times outside the swept sizes"
+            )
     return list(found.values())
 
 
@@ -196,9 +212,7 @@ def _measured(measured: Sequence[Measured]) -> list[Reason]:
             continue
         off = max(run.low - run.error, run.error - run.high)
         far = off > run.high - run.low
-        text = (
-            f"{run.label} measured this configuration at {run.error:.4g}, outside its band {run.low:.4g} to {run.high:.4g}"
-        )
+        text = f"{run.label} measured this configuration at {run.error:.4g}, outside its band {run.low:.4g} to {run.high:.4g}"
         found.append(Reason(REFUSE if far else DOUBT, "measured", text))
     return found
 

@@ -100,7 +100,7 @@ def _star(axes: "Axes", analysis: Analysis, plane: Plane) -> None:
     grid_x, grid_n = np.meshgrid(across, up)
     points = {name: np.full(grid_x.size, value) for name, value in plane.others.items()}
     points = {name: np.exp(grid_x.ravel()) if name == plane.factor else points[name] for name in runs.factors}
-    predicted = analysis.bag.predict(points, np.exp(grid_n.ravel())).reshape(grid_x.shape)
+    predicted = analysis.predictor.predict(points, np.exp(grid_n.ravel())).reshape(grid_x.shape)
     lines = axes.contour(across, up, predicted, levels=levels[1:-1], colors=PREDICTED, linewidths=1)
     _label(axes, lines, "%.3g")
     axes.scatter(x, n, s=10, facecolor="white", edgecolor=INK, linewidth=0.6, zorder=3, clip_on=False, gid="runs")
