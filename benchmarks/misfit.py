@@ -142,7 +142,8 @@ def show(rows: list[dict]) -> None:
           f"{'gap':>6}{'bound':>7}{'cpu':>6}")  # fmt: skip
     for r in rows:
         print(f"{r['surfaces']:16}{r['method']:8}{r['count']:6d}{r['regret']:8.3f}{r['regret_95']:7.2f}"
-              f"{r['cov90']:7.1f}{r['width']:7.2f}{r['half']:6.1f}{r['gap']:6.1f}{r['bound']:7.2f}{r['cpu']:6.2f}")  # fmt: skip
+              f"{r['cov90']:7.1f}{r['width']:7.2f}{r['half']:6.1f}{r['gap']:6.1f}{r['bound']:7.2f}"
+              f"{r['cpu']:6.2f}")  # fmt: skip
 
 
 def main() -> None:

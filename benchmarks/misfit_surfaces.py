@@ -1,8 +1,8 @@
 """Planted surfaces of many kinds over the paper's 88 runs, to judge estimators where no law fits.
 
 Inside the fitted family: `add-interact`, `add-interact-s`, `add`. The battery of `vvlm-ray design`: `worst-factor`,
-`product`, `saturating`. Further kinds, that nothing in the package knows of: see FURTHER. Every surface is scaled over the
-design to a mean error of 40-55 points and a spread of 3.1 (the paper's data), save `chance`, which is an accuracy.
+`product`, `saturating`. Further kinds, that nothing in the package knows of: see FURTHER. Every surface is scaled over
+the design to a mean error of 40-55 points and a spread of 3.1 (the paper's data), save `chance`, which is an accuracy.
 """
 
 from collections.abc import Callable

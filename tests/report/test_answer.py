@@ -31,7 +31,7 @@ def test_sentences_hold_the_numbers_of_the_frontier(text, planted, analysis):
     from vvlm_ray.scaling.frontier import frontier
 
     _, study = open_study(planted)
-    line = frontier(analysis.bag, study.answer.tflops, study.max_num_examples)
+    line = frontier(analysis.predictor, study.answer.tflops, study.max_num_examples)
     told = text.splitlines()[-len(study.answer.tflops) - 1 : -1]
     for b, sentence in enumerate(told):
         backbone = study.backbone_of(line.factors["lm_params"][b])
@@ -40,7 +40,7 @@ def test_sentences_hold_the_numbers_of_the_frontier(text, planted, analysis):
         assert re.search(rf"\b{frames:.0f} frames? and {tokens:.0f} tokens? per frame", sentence)
         assert f"expected score {100 - line.error[b]:.1f}, " in sentence
         assert f"{100 - line.high[b]:.1f} to {100 - line.low[b]:.1f}" in sentence
-        assert f"{line.agreement[b]:.0%} of the resamples" in sentence
+        assert f"{line.agreement[b]:.0%} of the samples" in sentence
         assert ("before you trust it" in sentence) == bool(line.extrapolates[b])
 
 
@@ -67,7 +67,7 @@ def test_budget_that_buys_nothing_is_refused(planted):
 
 def test_what_was_computed_is_reused_until_the_records_change(planted_copy):
     first = analyse(planted_copy)
-    files = [planted_copy / "fits" / f"avg.add-interact.{what}.json" for what in ("bag", "validation")]
+    files = [planted_copy / "fits" / f"avg.{what}.json" for what in ("add-interact.bag", "auto.validation")]
     written = [path.stat().st_mtime_ns for path in files]
     second = analyse(planted_copy)
     assert [path.stat().st_mtime_ns for path in files] == written
@@ -93,7 +93,7 @@ def test_unreadable_fits_are_made_anew(planted_copy):
 
 def test_too_few_runs_take_a_smaller_form_and_say_so(new_study):
     found = analyse(new_study(edit=lambda frame: frame.iloc[np.r_[0:9, 18:27]].iloc[::2]))
-    assert found.settings.form != "add-interact"
+    assert found.bag.form.name != "add-interact" and found.settings.form == "auto"
     assert any("too few for the 15 parameters of add-interact" in note for note in found.notes)
 
 

@@ -39,7 +39,7 @@ def _two_tasks(sweep):
 def test_frontier_lines_are_the_frontier(analysis):
     figure = draw_frontier(analysis)
     left, *right = figure.axes
-    line = frontier(analysis.bag, analysis.curve.budgets, analysis.num_examples)
+    line = frontier(analysis.predictor, analysis.curve.budgets, analysis.num_examples)
     np.testing.assert_array_equal(joined(artists(left, "predicted")), np.stack([line.raw_budgets, line.error]).T)
     assert len(right) == 3
     for axes, (name, values) in zip(right, line.factors.items(), strict=True):
@@ -141,7 +141,7 @@ def test_frontiers_by_size_and_elasticities(analysis):
     assert sizes.tolist() == [150, 400, 1200, 6000]
     for k, name in enumerate(analysis.runs.factors):
         for n in sizes:
-            line = frontier(analysis.bag, analysis.curve.budgets, n)
+            line = frontier(analysis.predictor, analysis.curve.budgets, n)
             (drawn,) = artists(figure.axes[k], f"frontier-{n:g}")
             np.testing.assert_array_equal(drawn.get_ydata(), line.factors[name])
         (drawn,) = artists(figure.axes[3 + k], "elasticity")

@@ -125,7 +125,7 @@ def test_tables_of_the_paper_have_its_rows(whole):
     def rows(name):
         return [r["what"] for r in json.loads((folder / "report" / f"{name}.json").read_text())]
 
-    assert rows("table-2-forms") == ["mult", "add", "add-interact-s", "add-interact"]
+    assert rows("table-2-forms") == ["auto", "mult", "add", "add-interact-s", "add-interact"]
     assert len(rows("table-8-fits")) == 5
     assert rows("table-9-aggregates") == ["mean of 8", "median of 1", "median of 4", "median of 8"]
     forms = json.loads((folder / "report" / "table-2-forms.json").read_text())

@@ -82,7 +82,7 @@ def test_any_predictor_is_searched_like_a_bag(bag):
     """The bag without its compiled search gives the same frontier, elasticity and recommendation."""
 
     class Plain:
-        runs, label, warnings, has_data_size, noise = bag.runs, "plain", [], True, 0.4
+        runs, label, warnings, has_data_size, noise = bag.runs, "plain", [], True, bag.noise
         predict, samples = staticmethod(bag.predict), staticmethod(bag.samples)
 
     assert isinstance(Plain(), Predictor)
@@ -93,7 +93,8 @@ def test_any_predictor_is_searched_like_a_bag(bag):
     ours, theirs = (elasticity(each, **options) for each in (Plain(), bag))
     assert (ours.mean, ours.low, ours.high) == (theirs.mean, theirs.low, theirs.high)
     ours, theirs = (recommend(each, 12, 1e6) for each in (Plain(), bag))
-    assert ours.alternatives == theirs.alternatives and ours.cheapest == theirs.cheapest
+    assert [o.factors for o in ours.alternatives] == [o.factors for o in theirs.alternatives]
+    assert ours.cheapest == theirs.cheapest
 
 
 def test_the_gap_is_what_the_choice_may_lose(bag):
@@ -148,7 +149,7 @@ def test_a_recommendation_is_the_frontier_with_its_doubts(bag):
     shares = line.agreement[0] + sum(other.share for other in answer.alternatives)
     assert 0 < shares <= 1 + 1e-12
     if answer.cheapest:
-        assert answer.cheapest.cost < line.cost[0] and answer.cheapest.worse_low <= 0
+        assert answer.cheapest.cost < line.cost[0] and answer.cheapest.equivalence >= 0.9
 
 
 def test_costs_of_the_paper():

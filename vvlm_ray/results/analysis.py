@@ -61,8 +61,8 @@ class Settings:
 class Analysis:
     """What the records say about one score.
 
-    `predictor` is what answers: the posterior, or `bag` itself where a form was asked for; `bag` is that of the form, or
-    add-interact's (or the largest that the runs allow) for comparison, and `compared` its frontier at the same
+    `predictor` is what answers: the posterior, or `bag` itself where a form was asked for; `bag` is that of the form,
+    or add-interact's (or the largest that the runs allow) for comparison, and `compared` its frontier at the same
     budgets. `runs` has the factors that vary; `fixed` {factor: value} those that do not; `targets` (R,) the budget that
     a run's sweep aimed at, or NaN. `frontier` is at the budgets asked for, `curve` at many budgets for drawing;
     both are None where the cost of a configuration is unknown.

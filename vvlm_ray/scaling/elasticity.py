@@ -26,8 +26,8 @@ class Elasticity:
     """e_k with the `level` band of the samples' own.
 
     The bag's e_k are those of its point estimate, as in the paper. The posterior's are medians over its samples of what
-    their bands are quantiles of, so that they lie within them (an optimum of medians beside quantiles of optima may not);
-    its cells are means over the samples.
+    their bands are quantiles of, so that they lie within them (an optimum of medians beside quantiles of optima may
+    not); its cells are means over the samples.
 
     `budgets` (B,) are in `unit` (TFLOPs for Eq. 1). mean, low, high {factor: e_k}; by_size {factor: (N,)} is e_k(n),
     with by_size_low, by_size_high; cells {factor: (N, B)} are the e_k(c, n); share_extrapolated is the share of the

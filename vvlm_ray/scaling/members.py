@@ -1,4 +1,4 @@
-"""One member of the posterior: a mean (a super-form, or a straight line in the logs) with or without a Gaussian process.
+"""One member of the posterior: a mean (a super-form, or a line in the logs) with or without a Gaussian process.
 
 y = f(theta_0) + J (theta - theta_0) + g + noise at the runs, theta ~ N(mean, sd^2), g ~ GP(0, K): with the form
 linearised at its optimum everything is Gaussian, and the evidence is N(y; f_0 + J (mean - theta_0), J P J' + K + S).
@@ -42,8 +42,8 @@ def make_line(data: Grouped) -> Line:
 class Member:
     """A fitted member: `theta` (P,) is where the trend is linearised, `hyper` the logs of noise and kernel parameters.
 
-    `slope` (P, G) is J at the configurations, `residual` (G,) is y - (f_0 + J (mean - theta)), and `factor` the Cholesky
-    factor of its covariance; `noise_variance` (G,) is the part of it that is not f, `run_variance` that of one run.
+    `slope` (P, G) is J at the configurations, `residual` (G,) is y - (f_0 + J (mean - theta)), and `factor` the
+    Cholesky factor of its covariance; `noise_variance` (G,) is the part of it that is not f, `run_variance` that of one run.
     """
 
     name: str
@@ -132,7 +132,7 @@ class Draws:
 
 
 class Evidence:
-    """log N(residual; 0, J P J' + K + S) + log prior of the hyperparameters, and its gradient, for given residual, J."""
+    """log N(residual; 0, J P J' + K + S) + log prior of the hyperparameters, and its gradient."""
 
     def __init__(self, data: Grouped, kernel: Kernel | None):
         self.data, self.kernel = data, kernel
@@ -152,7 +152,7 @@ class Evidence:
         self.distances = np.abs(data.z[:, :, None] - data.z[:, None, :]) if kernel is not None else None
 
     def noise_variance(self, hyper: np.ndarray) -> np.ndarray:
-        """known + tau^2 + sigma_w^2 / counts where configurations were repeated, else known + sigma^2 / counts: (G,)."""
+        """known + tau^2 + sigma_w^2 / counts with repeated runs, else known + sigma^2 / counts: (G,)."""
         data = self.data
         if data.freedom:
             return data.known + np.exp(2 * hyper[0]) + np.exp(2 * hyper[1]) / data.counts

@@ -6,8 +6,8 @@ with x_k and n in units of their geometric means. Groups g: {x_k^-a_k, x_k^b_k n
 one for each pair of factors. With p = 1, no shifts and no pairs it is add-interact (Wang et al. 2025, Table 7); p > 1
 lets the worst factor dominate, pairs let factors matter through their product, shifts let a power level off.
 
-theta = (log eps, log c, exponents, log p, log s) has a normal prior. `fit_form` finds the maximum a posteriori by damped
-Gauss-Newton from several starts at once.
+theta = (log eps, log c, exponents, log p, log s) has a normal prior. `fit_form` finds the maximum a posteriori by
+damped Gauss-Newton from several starts at once.
 """
 
 from dataclasses import dataclass

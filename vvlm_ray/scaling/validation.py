@@ -6,6 +6,7 @@ many of these lie in their predictive bands.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -114,8 +115,8 @@ class Split:
 def splits(runs: Runs, by: str, share: float = 0.7) -> list[Split]:
     """Ways to fit some runs and predict others that lie beyond them.
 
-    `by` is "cost" (fit the cheaper runs, predict the dearer), "num_examples" or a factor (fit the smaller values, predict
-    the larger), or "rolling" (costs rise in steps: fit all below, predict the next quarter). `share` of the runs, as
+    `by` is "cost" (fit the cheaper runs, predict the dearer), "num_examples" or a factor (fit the smaller values,
+    predict the larger), or "rolling" (costs rise in steps: fit all below, predict the next quarter). `share` of the runs, as
     near as levels allow, are fitted.
 
     Raises:
@@ -143,7 +144,7 @@ def _rolling(runs: Runs) -> Iterator[Split]:
     edges = np.unique(np.quantile(values, [0.25, 0.5, 0.75, 1.0], method="nearest"))
     if len(edges) < 2:
         raise UserError("validate rolling: all runs cost about the same")
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         test = (values > low) & (values <= high)
         yield Split(values <= low, test, f"cost up to {_text(runs, 'cost', low)} -> up to {_text(runs, 'cost', high)}")
 
