@@ -150,7 +150,7 @@ def test_best_form_is_the_one_that_cross_validates_best(new_study):
     assert found.settings.form == found.bag.form.name == max(r2, key=r2.get) == "mult"
     assert found.validation.r2 == r2["mult"]
     assert any("of all forms mult predicts runs left out best" in note for note in found.notes)
-    usual = analyse(folder, settings=Settings(resamples=6, starts=20))
+    usual = analyse(folder, settings=Settings("add-interact", resamples=6, starts=20))
     (_, warning) = better_forms(usual, folder / "fits")
     assert "mult predicts runs left out better than add-interact" in warning
     assert f"analysis/frontier.py {folder} --form mult" in warning

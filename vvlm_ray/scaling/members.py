@@ -43,7 +43,7 @@ class Member:
     """A fitted member: `theta` (P,) is where the trend is linearised, `hyper` the logs of noise and kernel parameters.
 
     `slope` (P, G) is J at the configurations, `residual` (G,) is y - (f_0 + J (mean - theta)), and `factor` the
-    Cholesky factor of its covariance; `noise_variance` (G,) is the part of it that is not f, `run_variance` that of one run.
+    Cholesky factor of its covariance; `noise_variance` (G,) is what of it is not f, `run_variance` that of one run.
     """
 
     name: str

@@ -130,7 +130,7 @@ def default_delta(predictor: Predictor) -> float:
 def measured_near(
     predictor: Predictor, factors: dict[str, float], *, count: int = 3, level: float = 0.9
 ) -> list[Measured]:
-    """Runs of exactly this x (all of them), else the `count` nearest, with predictive bands (f and one run's scatter)."""
+    """Runs of exactly this x (all of them), else the `count` nearest, with predictive bands for a run."""
     runs = predictor.runs
     ratios = np.array([np.log(runs.factors[name] / value) for name, value in factors.items()])
     distance = np.sqrt((ratios**2).mean(axis=0))
@@ -203,7 +203,7 @@ class _Comparison:
 
 
 def _next_budget(predictor: Predictor, grid: Grid, compare: _Comparison, budget: float) -> NextBudget | None:
-    """Along the running best of the point estimate, the first that is better than x* by delta in 90 % of the samples."""
+    """Along the running best of the point estimate, the first that beats x* by delta in 90 % of samples."""
     scale = predictor.runs.space.known_cost().scale
     reach = grid.first(grid.count(max(4 * budget * scale, predictor.runs.cost.max())))
     error = np.concatenate(

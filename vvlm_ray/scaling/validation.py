@@ -116,8 +116,8 @@ def splits(runs: Runs, by: str, share: float = 0.7) -> list[Split]:
     """Ways to fit some runs and predict others that lie beyond them.
 
     `by` is "cost" (fit the cheaper runs, predict the dearer), "num_examples" or a factor (fit the smaller values,
-    predict the larger), or "rolling" (costs rise in steps: fit all below, predict the next quarter). `share` of the runs, as
-    near as levels allow, are fitted.
+    predict the larger), or "rolling" (costs rise in steps: fit all below, predict the next quarter). `share` of the
+    runs, as near as levels allow, are fitted.
 
     Raises:
         UserError: there is no such column, or it has one level.

@@ -151,7 +151,10 @@ def _design(runs: Runs) -> list[Reason]:
             size = abs(correlation[i, j])
             if size > NEARLY_SAME:
                 status = REFUSE if size > SAME_DIRECTION else DOUBT
-                text = f"{names[j]} and {names[i]} vary together (correlation {correlation[i, j]:.3f}): their effects cannot be told apart"
+                text = (
+                    f"{names[j]} and {names[i]} vary together (correlation {correlation[i, j]:.3f}): their effects "
+                    "cannot be told apart"
+                )
                 found.append(Reason(status, "collinear", text))
     return found
 
@@ -212,7 +215,10 @@ def _measured(measured: Sequence[Measured]) -> list[Reason]:
             continue
         off = max(run.low - run.error, run.error - run.high)
         far = off > run.high - run.low
-        text = f"{run.label} measured this configuration at {run.error:.4g}, outside its band {run.low:.4g} to {run.high:.4g}"
+        text = (
+            f"{run.label} measured this configuration at {run.error:.4g}, outside its band {run.low:.4g} to "
+            f"{run.high:.4g}"
+        )
         found.append(Reason(REFUSE if far else DOUBT, "measured", text))
     return found
 
