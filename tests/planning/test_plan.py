@@ -227,7 +227,8 @@ def test_a_trial_with_checkpoints_keeps_its_number_of_workers(tmp_path):
     run.mkdir(parents=True)
     (run / "workers.json").write_text('{"workers": 32}')
     (before,) = make_plan(study, PAPER, folder, cluster=parse_cluster("4x8xA100-80GB")).choices[trial.trial_id]
-    (run / "checkpoint_000001").mkdir()
+    (run / "checkpoints" / "000001").mkdir(parents=True)
+    (run / "checkpoints" / "000001" / "manifest.json").write_text("{}")
     (after,) = make_plan(study, PAPER, folder, cluster=parse_cluster("4x8xA100-80GB")).choices[trial.trial_id]
     assert before.slots < after.slots == 32
 

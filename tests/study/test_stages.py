@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from vvlm_ray.commands.operate import status
+from vvlm_ray.commands.status import status
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.stages import StageWriter, read_stage
 from vvlm_ray.study.trials import expand

@@ -16,7 +16,7 @@ from vvlm_ray.planning.memory import Model, memory_bytes, model_of
 from vvlm_ray.scaling.cost import inference_flops_parts, training_flops
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.records import read_record
+from vvlm_ray.study.records import read_records
 from vvlm_ray.study.sections import Cost
 from vvlm_ray.study.trials import Trial
 
@@ -160,8 +160,10 @@ def measure_throughput(estimator: Estimator, trials: Sequence[Trial]) -> float |
     resources = estimator.study.resources
     per_worker = resources.gpus_per_worker or resources.cpus_per_worker
     rates = []
+    records = read_records(estimator.folder, [trial.trial_id for trial in trials])
     for trial in trials:
-        record = read_record(estimator.folder, trial.trial_id) or {}
+        found = records[trial.trial_id]
+        record = found if isinstance(found, dict) else {}
         details = record.get("details", {})
         seconds, workers = details.get("finetune_seconds"), details.get("num_workers")
         if seconds and workers:

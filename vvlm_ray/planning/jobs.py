@@ -34,6 +34,6 @@ def projector_run(study: Study, folder: StudyFolder, backbone: str) -> Path:
 def started_workers(run: Path) -> int | None:
     """How many workers the checkpoints in a job's folder were made by; None where there are none."""
     note = run / WORKERS_NOTE
-    if not note.exists() or not any(run.glob("checkpoint_*")):
+    if not note.exists() or not any(run.glob("checkpoints/*/manifest.json")):
         return None
     return int(json.loads(note.read_text())["workers"])

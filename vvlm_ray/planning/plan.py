@@ -14,7 +14,7 @@ from vvlm_ray.planning.sizing import LONGEST_SHARES, Machines, Sizing, plain_est
 from vvlm_ray.study.additions import all_trials
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.records import is_finished
+from vvlm_ray.study.records import FINISHED, read_records
 from vvlm_ray.study.sections import NodeType
 from vvlm_ray.study.trials import Trial, needs_stage1
 
@@ -62,7 +62,8 @@ def make_plan(
         cluster: plan for these machines instead; default, without num_slots: the sweep file's `cluster`.
     """
     trials = all_trials(study, folder)
-    finished = frozenset(t.trial_id for t in trials if is_finished(folder, t.trial_id))
+    records = read_records(folder, [t.trial_id for t in trials])
+    finished = frozenset(i for i, r in records.items() if isinstance(r, dict) and r["status"] == FINISHED)
     problems = find_problems(study, sweep_file, folder)
     estimator = Estimator(study, sweep_file, folder)
     measured = measure_throughput(estimator, [t for t in trials if t.trial_id in finished])

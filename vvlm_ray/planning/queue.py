@@ -84,6 +84,7 @@ class Queue:
     _running: dict[str, Placement] = field(init=False, default_factory=dict)
     _done: set[str] = field(init=False, default_factory=set)
     _failed: set[str] = field(init=False, default_factory=set)
+    _paused: set[str] = field(init=False, default_factory=set)
     _passed_over: dict[str, int] = field(init=False, default_factory=dict)
     _reserved: tuple[str, frozenset[str]] | None = field(init=False, default=None)  # job and nodes kept for it
 
@@ -136,7 +137,7 @@ class Queue:
 
     @property
     def is_empty(self) -> bool:
-        return not self._waiting and not self._running
+        return not self._waiting and not self._running and not self._paused
 
     def next(self) -> Job | None:
         """The job to start now, which then counts as running; None if none can start. `placement` says where."""
@@ -158,9 +159,17 @@ class Queue:
             self._missing[dependent] -= 1
             self._make_ready(dependent)
 
-    def retry(self, job_id: str) -> None:
-        """Put a running job back at the head of the waiting ones."""
+    def pause(self, job_id: str) -> None:
+        """Take a running job off its nodes; it waits aside until `retry`."""
         self._release(job_id)
+        self._paused.add(job_id)
+
+    def retry(self, job_id: str) -> None:
+        """Put a running or paused job back at the head of the waiting ones."""
+        if job_id in self._paused:
+            self._paused.remove(job_id)
+        else:
+            self._release(job_id)
         self._rank[job_id] = next(self._ahead)
         self._waiting = {job_id: None, **self._waiting}
         self._remaining += self._share[job_id]
@@ -168,7 +177,10 @@ class Queue:
 
     def give_up(self, job_id: str) -> list[Job]:
         """Mark a running job as failed; returns the waiting jobs that can never start now, which leave the queue."""
-        self._release(job_id)
+        if job_id in self._paused:
+            self._paused.remove(job_id)
+        else:
+            self._release(job_id)
         self._failed.add(job_id)
         lost: list[Job] = []
         doomed = list(self._dependents[job_id])

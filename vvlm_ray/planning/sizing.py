@@ -29,13 +29,6 @@ def trial_slots(study: Study) -> float:
     return workers * (r.gpus_per_worker or r.cpus_per_worker)
 
 
-def trial_seconds(study: Study, trial: Trial) -> float:
-    """Expected wall seconds on the slots that the sweep file gives it, at the planned throughput."""
-    estimator = plain_estimator(study)
-    gpu = estimator.pool_gpu() if study.resources.gpus_per_worker else None
-    return estimator.seconds(trial, trial_slots(study), gpu)
-
-
 def plain_estimator(study: Study) -> Estimator:
     return Estimator(study, Path("sweep.yaml"), StudyFolder(Path(study.name)))
 

@@ -1,8 +1,9 @@
 """A study's folder, `<storage>/<name>/`: where everything that a study is and has found is kept.
 
 sweep.yaml                  the sweep file as run
+ledger.jsonl                one line for everything that happened to a job; lock.json: who runs the study
 assets/                     what the study made for itself (synthetic benchmark, backbones, projectors)
-trials/<trial_id>/          record.json, checkpoints and logs of one trial
+trials/<trial_id>/          record.json (or failed.json), logs/, checkpoints while it runs
 data/                       tables of the sources' rows, and digests of files
 fingerprints.json           what data, weights and questions were when the study last ran
 records.csv, records.parquet   the records collected
@@ -10,16 +11,16 @@ fits/, report/              what was computed and drawn from them
 """
 
 import json
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.study.config import STUDY_PREFIX, Study
+from vvlm_ray.study.storage import local_copy, open_storage, write_atomically
 from vvlm_ray.study.sweep_file import load_sweep
+
+__all__ = ["StudyFolder", "open_study", "write_atomically", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class StudyFolder:
     @property
     def sweep_file(self) -> Path:
         return self.root / "sweep.yaml"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.jsonl"
 
     @property
     def assets(self) -> Path:
@@ -56,12 +61,17 @@ class StudyFolder:
         return self.trials / trial_id
 
     def record(self, trial_id: str) -> Path:
+        """Of a finished trial: written once."""
         return self.trial(trial_id) / "record.json"
+
+    def failure(self, trial_id: str) -> Path:
+        """The record of a trial that was given up; of no account once there is a finished one."""
+        return self.trial(trial_id) / "failed.json"
 
     def resolve(self, path: str, sweep_file: Path) -> Path:
         """A path of the sweep file: `${study}/...` lies below this folder, a relative one beside the sweep file."""
         if path.startswith(STUDY_PREFIX):
-            return self.root / path.removeprefix(STUDY_PREFIX).lstrip("/")
+            return local_copy(self.root / path.removeprefix(STUDY_PREFIX).lstrip("/"))
         return (sweep_file.parent / Path(path).expanduser()).resolve()
 
     def adopt(self, sweep_file: Path) -> Study:
@@ -87,7 +97,7 @@ class StudyFolder:
                     "have it made anew (records stay), or give the study another name. Nothing was changed."
                 )
             if existing != study:
-                shutil.copyfile(self.sweep_file, self.root / "sweep.previous.yaml")
+                write_atomically(self.root / "sweep.previous.yaml", self.sweep_file.read_bytes())
         elif self.trials.exists():
             raise UserError(
                 f"{self.root} has trials but no sweep.yaml, so it is not clear whose they are; move it away"
@@ -103,28 +113,12 @@ def open_study(path: str | Path) -> tuple[StudyFolder, Study]:
     Raises:
         UserError: the folder is not one of a study.
     """
-    folder = StudyFolder(Path(path))
+    folder = StudyFolder(open_storage(path))
     if not folder.sweep_file.exists():
         raise UserError(f"{path}: not a study's folder (no sweep.yaml in it); `vvlm-ray run SWEEP.yaml` makes one")
     from vvlm_ray.study.fingerprints import kept_fingerprints
 
     return folder, load_sweep(folder.sweep_file).with_fingerprints(kept_fingerprints(folder))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a crash at any moment, sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: its files are private, and records on a shared file system are for colleagues too.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("x") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,16 +1,24 @@
 """Records: one JSON file per trial, written once and atomically, and the table of those that a sweep asks for.
 
 A record holds what the trial was (`factors`, `num_examples`, `meaning`), its `scores` on 0..100, and how it went.
+That of a finished trial (record.json) can only be created, never replaced; that of one given up lies beside it
+(failed.json) and is of no account once the trial has finished.
 """
 
+import contextlib
+import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vvlm_ray.errors import UserError
-from vvlm_ray.study.folder import StudyFolder, write_atomically, write_json
+from vvlm_ray.study.folder import StudyFolder
+from vvlm_ray.study.storage import create, is_local, storage_errors, write_atomically
 from vvlm_ray.study.trials import Trial
 
 if TYPE_CHECKING:
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
 VERSION = 2  # of the record's form
 FINISHED, FAILED = "finished", "failed"
 STATUSES = (FINISHED, FAILED)
+INDEX_FILE = "records.index.jsonl"
+MIN_NEW = 50  # records that are not in the index before it is written again
 
 
 @dataclass(frozen=True)
@@ -76,8 +86,22 @@ def failed_record(trial: Trial, reason: str, attempts: int) -> dict[str, Any]:
     return {"version": VERSION, **trial.to_dict(), "status": FAILED, "reason": reason, "attempts": attempts}
 
 
-def write_record(folder: StudyFolder, record: dict[str, Any]) -> None:
-    write_json(folder.record(record["trial_id"]), record)
+def write_record(folder: StudyFolder, record: dict[str, Any]) -> bool:
+    """Write a record; False where a finished one is there already, which stays.
+
+    Raises:
+        OSError: storage refuses, or the study's folder is gone (and must not be made anew on another disk).
+    """
+    if not folder.root.exists():
+        raise FileNotFoundError(f"{folder.root} is not there")
+    trial_id, text = record["trial_id"], json.dumps(record, indent=2, allow_nan=False) + "\n"
+    if record["status"] == FAILED:
+        if folder.record(trial_id).exists():
+            return False
+        write_atomically(folder.failure(trial_id), text)
+        return True
+    folder.trial(trial_id).mkdir(parents=True, exist_ok=True)
+    return create(folder.record(trial_id), text)
 
 
 def read_record(folder: StudyFolder, trial_id: str) -> dict[str, Any] | None:
@@ -86,20 +110,37 @@ def read_record(folder: StudyFolder, trial_id: str) -> dict[str, Any] | None:
     Raises:
         UserError: the file is there but is not a record.
     """
-    path = folder.record(trial_id)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as err:
-        raise UserError(f"{path}: cannot be read ({err.strerror or err})") from None
+    for path in (folder.record(trial_id), folder.failure(trial_id)):
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as err:
+            raise UserError(f"{path}: cannot be read ({err.strerror or err})") from None
+        return _parse(path, data, trial_id)
+    return None
+
+
+def _parse(path: Path, data: bytes, trial_id: str) -> dict[str, Any]:
     try:
         record = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as err:
-        raise UserError(f"{path}: not JSON ({str(err)[:200]}); remove it to run the trial again") from None
+        raise UserError(f"{path}: not JSON ({str(err)[:200]}); `run` sets it aside and runs the trial again") from None
     if problem := _problem_of(record, trial_id):
-        raise UserError(f"{path}: {problem}; remove it to run the trial again")
+        raise UserError(f"{path}: {problem}; `run` sets it aside and runs the trial again")
     return record
+
+
+def set_damaged_aside(folder: StudyFolder, damaged: Iterable[str]) -> list[Path]:
+    """Rename what cannot be read as the record of these trials, so that they can run again; returns the new names."""
+    aside = []
+    for trial_id in damaged:
+        for path in (folder.record(trial_id), folder.failure(trial_id)):
+            if path.exists():
+                target = path.with_name(f"{path.stem}.damaged-{uuid.uuid4().hex[:8]}.json")
+                path.rename(target)
+                aside.append(target)
+    return aside
 
 
 def is_finished(folder: StudyFolder, trial_id: str) -> bool:
@@ -164,19 +205,81 @@ def collect_records(folder: StudyFolder, trials: Iterable[Trial]) -> Collected:
     """The records of these trials; nothing that is wrong with one of them is in the way of the others."""
     finished, failed, missing, damaged = [], [], [], {}
     ids = [trial.trial_id for trial in trials]
-    for trial_id in ids:
-        try:
-            record = read_record(folder, trial_id)
-        except UserError as problem:
-            damaged[trial_id] = str(problem)
-            continue
-        if record is None:
+    for trial_id, record in read_records(folder, ids).items():
+        if isinstance(record, UserError):
+            damaged[trial_id] = str(record)
+        elif record is None:
             missing.append(trial_id)
         else:
             (finished if record["status"] == FINISHED else failed).append(record)
     known = set(ids)
-    others = sum(path.parent.name not in known for path in folder.trials.glob("*/record.json"))
+    others = sum(trial_id not in known for trial_id in _stamps(folder))
     return Collected(tuple(finished), tuple(failed), tuple(missing), damaged, others)
+
+
+def read_records(folder: StudyFolder, ids: Sequence[str]) -> dict[str, dict[str, Any] | UserError | None]:
+    """The records of these trials by id: None where there is none, the error where it is damaged.
+
+    Finished records are taken from an index, one file that holds them all with the size and time of theirs; what is
+    new, changed or gone since is seen by these. The index is a copy: made again when it is damaged or missing.
+    """
+    stamps, index = _stamps(folder), _read_index(folder)
+    found: dict[str, dict[str, Any] | UserError | None] = {}
+    num_new = 0
+    for trial_id in ids:
+        stamp, (indexed, record) = stamps.get(trial_id), index.get(trial_id, (None, None))
+        if stamp is None or stamp != indexed:
+            try:
+                record = read_record(folder, trial_id)
+            except UserError as problem:
+                record = problem
+            if isinstance(record, dict) and record["status"] == FINISHED and stamp:
+                index[trial_id], num_new = (stamp, record), num_new + 1
+        found[trial_id] = record
+    if num_new > MIN_NEW and num_new > len(index) / 50:
+        with contextlib.suppress(*storage_errors()):  # a reader may have no right to write
+            lines = (json.dumps([i, *index[i]]) for i in index if i in stamps)
+            write_atomically(folder.root / INDEX_FILE, "\n".join(lines) + "\n")
+    return found
+
+
+def _stamps(folder: StudyFolder) -> dict[str, list[float]]:
+    """Size and time of every finished record in the folder, by trial."""
+    if not is_local(folder.trials):
+        return _remote_stamps(folder)
+    stamps = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder.trials) as entries:
+        for entry in entries:
+            try:
+                stat = os.stat(f"{entry.path}/record.json")
+            except OSError:
+                continue
+            stamps[entry.name] = [stat.st_size, stat.st_mtime_ns]
+    return stamps
+
+
+def _remote_stamps(folder: StudyFolder) -> dict[str, list[float]]:
+    stamps = {}
+    found = folder.trials.fs.find(folder.trials.path, maxdepth=2, detail=True, refresh=True)
+    for path, about in found.items():
+        if path.endswith("/record.json"):
+            changed = about.get("LastModified") or about.get("mtime") or 0
+            stamps[path.split("/")[-2]] = [about["size"], str(changed)]
+    return stamps
+
+
+def _read_index(folder: StudyFolder) -> dict[str, tuple[list[float], dict[str, Any]]]:
+    try:
+        lines = (folder.root / INDEX_FILE).read_bytes().split(b"\n")
+    except OSError:
+        return {}
+    index = {}
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            trial_id, stamp, record = json.loads(line)
+            if record["trial_id"] == trial_id and record["version"] == VERSION:
+                index[trial_id] = stamp, record
+    return index
 
 
 def write_tables(folder: StudyFolder, collected: Collected) -> None:
@@ -184,9 +287,9 @@ def write_tables(folder: StudyFolder, collected: Collected) -> None:
     table = collected.table()
     if len(table):
         write_atomically(folder.root / "records.csv", table.to_csv(index=False))
-        temporary = folder.root / ".records.parquet"
-        table.to_parquet(temporary, index=False)
-        temporary.replace(folder.root / "records.parquet")
+        parquet = io.BytesIO()
+        table.to_parquet(parquet, index=False)
+        write_atomically(folder.root / "records.parquet", parquet.getvalue())
 
 
 def _problem_of(record: Any, trial_id: str) -> str | None:

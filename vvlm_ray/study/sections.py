@@ -158,7 +158,10 @@ class Resources(Strict):
     sharding: Literal["none", "fsdp"] = "none"
     num_loader_workers: int = Field(0, ge=0)
     checkpoint_every_seconds: float = Field(600, gt=0)
-    max_retries: int = Field(1, ge=0, description="how often a failed trial starts again")
+    max_retries: int = Field(
+        1, ge=0, description="how often a trial starts again that failed without having come further"
+    )
+    max_silent_seconds: float = Field(3600, gt=0, description="a trial that shows no progress for so long is ended")
 
 
 class Planning(Strict):

@@ -14,6 +14,7 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.study import sections
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.sections import Strict
+from vvlm_ray.study.storage import open_storage
 
 MAX_BYTES = 10_000_000
 MAX_NODES = 1_000_000  # of a file with its aliases written out
@@ -39,7 +40,7 @@ def load_sweep(path: str | Path) -> Study:
     Raises:
         UserError: no such file, not YAML, an unknown or repeated key, a wrong value; it names file, line and key.
     """
-    study: Study = _load(Path(path), Study)
+    study: Study = _load(open_storage(path), Study)
     return study
 
 
@@ -49,7 +50,7 @@ def load_partial_sweep(path: str | Path) -> Any:
     Raises:
         UserError: as `load_sweep`, but never for a key that is missing.
     """
-    return _load(Path(path), PartialStudy)
+    return _load(open_storage(path), PartialStudy)
 
 
 def _load(path: Path, model: type) -> Any:
