@@ -4,11 +4,13 @@ import itertools
 
 import pytest
 
+from vvlm_ray.orchestration.attempts import FINISHED, NOT_STARTED, Attempts, Outcome
 from vvlm_ray.orchestration.placement import Machines, alive_nodes, failure_config, never_started, scaling_config
-from vvlm_ray.orchestration.searcher import NOT_STARTED_KEY, StudySearcher
+from vvlm_ray.orchestration.searcher import NoBook, StudySearcher
 from vvlm_ray.planning.gpus import GPUS
 from vvlm_ray.planning.order import simulate
 from vvlm_ray.planning.queue import Choice, Job, Node, Placement, Queue
+from vvlm_ray.study.ledger import History
 from vvlm_ray.study.sections import Resources
 
 NODES = [
@@ -32,6 +34,10 @@ def mixed_cluster():
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+
+
+def never_again():
+    return Attempts(0, History(), first_pause=0.0)
 
 
 def of_kind(job_id, seconds, slots, kind):
@@ -73,7 +79,9 @@ def test_jobs_get_the_type_and_the_machines_that_the_queue_says(hold):
         of_kind("whole", 28.0, 4, "A100-80GB"),
         of_kind("small", 5.0, 2, "L40S"),
     ]
-    searcher = StudySearcher(Queue(jobs, NODES), Machines(NODES, GPUS_USED, alive_nodes), 0, print)
+    searcher = StudySearcher(
+        Queue(jobs, NODES), Machines(NODES, GPUS_USED, alive_nodes), Attempts(0, History(), first_pause=0.0), NoBook()
+    )
     got = {}
     while config := searcher.suggest(str(len(got))):
         bundles, options = as_train_does(config)
@@ -96,7 +104,9 @@ def test_a_job_tied_to_a_machine_without_room_is_put_back(hold, tmp_path, monkey
 
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0.5")
     jobs = [of_kind("only", 30.0, 2, "L40S")]
-    searcher = StudySearcher(Queue(jobs, NODES), Machines(NODES, GPUS_USED, alive_nodes), 0, print)
+    searcher = StudySearcher(
+        Queue(jobs, NODES), Machines(NODES, GPUS_USED, alive_nodes), Attempts(0, History(), first_pause=0.0), NoBook()
+    )
     config = searcher.suggest("first")
     hold([{"GPU": 1, "accelerator_type:L40S": 0.1}])  # somebody else's
     scaling = scaling_config(Resources(gpus_per_worker=1, cpus_per_worker=1), config)
@@ -106,10 +116,10 @@ def test_a_job_tied_to_a_machine_without_room_is_put_back(hold, tmp_path, monkey
     assert never_started(caught.value)
     assert not never_started(RuntimeError("anything else"))
 
-    searcher.on_trial_complete("first", {NOT_STARTED_KEY: True})
+    searcher.on_trial_complete("first", Outcome(NOT_STARTED).to_report())
     again = searcher.suggest("second")
-    assert again == config  # the same attempt: nothing was wrong with the job
-    searcher.on_trial_complete("second", {"seconds": 1.0})
+    assert again == config | {"attempt": 2}
+    searcher.on_trial_complete("second", Outcome(FINISHED).to_report())
     assert searcher.suggest("third") == StudySearcher.FINISHED
 
 

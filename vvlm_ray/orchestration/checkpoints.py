@@ -8,14 +8,14 @@ emptied or altered afterwards is not taken for one. Two are kept: where the newe
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vvlm_ray.study.folder import write_json
+from vvlm_ray.study.storage import local_copy, put_tree, remove_tree, storage_errors
 
-FOLDER, MANIFEST = "checkpoints", "manifest.json"
+FOLDER, MANIFEST, PART = "checkpoints", "manifest.json", ".part-"
 KEPT = 2
 
 
@@ -37,22 +37,49 @@ class CheckpointStore:
         self._number = _from_first(newest)
 
     def resume_from(self) -> Path | None:
-        """The newest checkpoint that is whole; the first worker looks, and all take the same."""
-        found = _from_first(str(find(self._folder).folder or "") if _rank() == 0 else None)
-        return Path(found) if found else None
+        """The newest checkpoint that is whole, as a local folder; the first worker looks, and all take the same."""
+        name = None
+        if _rank() == 0:
+            found = find(self._folder)
+            for damaged, problem in found.damaged.items():
+                print(f"{damaged} is not used: {problem}")
+            name = found.folder.name if found.folder else None
+        name = _from_first(name)
+        return local_copy(self._folder / name) if name else None
 
     def save(self, folder: Path) -> None:
-        """Keep this worker's files; called on every worker, and whole when all of them return."""
+        """Keep this worker's files; called on every worker, and whole when all of them return.
+
+        A checkpoint that storage refuses is left out, and the log says so: training goes on.
+        """
         self._number += 1
         target = self._folder / f"{self._number:06d}"
-        shutil.copytree(folder, target, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        try:
+            files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+            put_tree(folder, target)
+            part = {file.relative_to(folder).as_posix(): _fingerprint(file) for file in files}
+            write_json(target / f"{PART}{_rank()}", part)
+        except storage_errors() as error:
+            print(f"{target} could not be written ({error}); training goes on without it")
         _barrier()
         if _rank() == 0:
-            files = sorted(file for file in target.rglob("*") if file.is_file())
-            write_json(target / MANIFEST, {str(f.relative_to(target)): _fingerprint(f) for f in files})
-            for old in _numbered(self._folder)[:-KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
+            try:
+                self._complete(target)
+            except (*storage_errors(), ValueError) as error:
+                print(f"{target} is left out: {error}")
+                remove_tree(target)
         _barrier()  # nobody goes on, and perhaps fails, while the others think that it is whole
+
+    def _complete(self, target: Path) -> None:
+        """Write the manifest, once every worker's part is there, and remove what is older than the ones kept."""
+        files: dict[str, Any] = {}
+        for rank in range(_world_size()):
+            part = target / f"{PART}{rank}"
+            files |= json.loads(part.read_bytes())
+            part.unlink()
+        write_json(target / MANIFEST, files)
+        for old in _numbered(self._folder)[:-KEPT]:
+            remove_tree(old)
 
 
 def find(checkpoints: Path) -> Found:
@@ -68,7 +95,7 @@ def find(checkpoints: Path) -> Found:
 
 def remove(run: Path) -> None:
     """Remove a job's checkpoints: it has ended and needs them no more."""
-    shutil.rmtree(run / FOLDER, ignore_errors=True)
+    remove_tree(run / FOLDER)
 
 
 def _numbered(folder: Path) -> list[Path]:
@@ -102,6 +129,12 @@ def _rank() -> int:
     import ray.train
 
     return ray.train.get_context().get_world_rank()
+
+
+def _world_size() -> int:
+    import ray.train
+
+    return ray.train.get_context().get_world_size()
 
 
 def _from_first(value: Any) -> Any:

@@ -15,6 +15,7 @@ NODE_ID_LABEL = "ray.io/node-id"
 # A job tied to a machine that dies before its workers start would wait for it for ever: after so many minutes it is put
 # back and placed anew. Other jobs wait as long as it takes, since their machines may still have to be started.
 START_TIMEOUTS = 5
+GROUP_PREFIX = "vvlm-ray "  # of the names of placement groups
 
 
 class Machines:
@@ -101,3 +102,22 @@ def never_started(error: Exception) -> bool:
     """Whether a Train job ended because its workers found no room, so that nothing is wrong with the job."""
     cause = getattr(error, "controller_failure", None)
     return type(cause).__name__ == "WorkerGroupStartupTimeoutError"  # ray keeps it in a private module
+
+
+def group_name(job_id: str, attempt: int) -> str:
+    return f"{GROUP_PREFIX}{job_id} {attempt}"
+
+
+def free_groups(running: set[str]) -> list[str]:
+    """Remove this Ray job's placement groups of worker groups that do not run any more; returns their names."""
+    import ray
+    from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
+    job = ray.get_runtime_context().get_job_id()
+    freed = []
+    for group_id, about in placement_group_table().items():
+        is_ours = group_id.endswith(job) and about["name"].startswith(GROUP_PREFIX)
+        if is_ours and about["name"] not in running and about["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group_id)))
+            freed.append(about["name"])
+    return freed

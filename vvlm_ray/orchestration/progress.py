@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable
 
-from ray.tune import Callback
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vvlm_ray.orchestration.searcher import FAILURE_KEY, NOT_STARTED_KEY
+from vvlm_ray.orchestration.attempts import FINISHED, Outcome, Verdict
 from vvlm_ray.planning.queue import Job
 from vvlm_ray.study.stages import Stage
 from vvlm_ray.units import duration
@@ -18,8 +17,8 @@ from vvlm_ray.units import duration
 MAX_RUNNING_ROWS = 12
 
 
-class Progress(Callback):
-    """Tune callback: jobs done, running and how far, failed, and the time left.
+class Progress:
+    """Jobs done, running and how far, failed, and the time left.
 
     The time left is that of the simulated schedule, scaled by how long finished jobs took against what was
     expected of them.
@@ -41,6 +40,7 @@ class Progress(Callback):
         self._expected_done, self._seconds_done = 0.0, 0.0
         self._done: list[str] = []
         self._failed: dict[str, str] = {}
+        self._given_up: set[str] = set()
         self._begin = time.monotonic()
         self._console = Console()
         self._live: Live | None = None
@@ -60,31 +60,31 @@ class Progress(Callback):
         if self._live:
             self._live.__exit__(*exc_info)
 
-    def __getstate__(self) -> dict:
-        return {}  # Tune saves its callbacks with its state; this one belongs to this process and its terminal
+    def started(self, job_id: str) -> None:
+        self._started[job_id] = time.monotonic()
 
-    def on_trial_start(self, iteration, trials, trial, **info) -> None:
-        self._started[trial.config["job_id"]] = time.monotonic()
-
-    def on_trial_complete(self, iteration, trials, trial, **info) -> None:
-        result = trial.last_result or {}
-        failure = "found no room, waits again" if result.get(NOT_STARTED_KEY) else result.get(FAILURE_KEY)
-        self._end(trial.config["job_id"], failure)
-
-    def on_trial_error(self, iteration, trials, trial, **info) -> None:
-        self._end(trial.config["job_id"], "its driver process ended")
-
-    def _end(self, job_id: str, failure: str | None) -> None:
+    def ended(self, job_id: str, attempt: int, outcome: Outcome, verdict: Verdict) -> None:
         seconds = time.monotonic() - self._started.pop(job_id, time.monotonic())
-        if failure:
-            self._failed[job_id] = failure
-            self._say(f"[red]failed[/] {self._label(job_id)}: {failure.splitlines()[-1]}")
+        if outcome.outcome == FINISHED:
+            self._failed.pop(job_id, None)
+            self._done.append(job_id)
+            self._expected_done += self._jobs[job_id].seconds
+            self._seconds_done += seconds
+            self._say(f"[green]done[/]   {self._label(job_id)} in {seconds:.0f} s")
             return
-        self._failed.pop(job_id, None)
-        self._done.append(job_id)
-        self._expected_done += self._jobs[job_id].seconds
-        self._seconds_done += seconds
-        self._say(f"[green]done[/]   {self._label(job_id)} in {seconds:.0f} s")
+        cause = first_line(outcome.cause or "it ended without a word")
+        self._failed[job_id] = cause
+        then = "not tried again" if verdict.given_up else f"again in {verdict.pause:.0f} s"
+        counted = "" if verdict.counts else ", not counted"
+        self._say(f"[red]{outcome.outcome}[/] {self._label(job_id)}, attempt {attempt}{counted}: {cause}; {then}")
+
+    def given_up(self, job_id: str) -> None:
+        """A job that will not run: its time is not waited for."""
+        self._given_up.add(job_id)
+
+    def say(self, text: str) -> None:
+        """Something that the user must see."""
+        self._say(f"[yellow]{text}[/]")
 
     def _say(self, text: str) -> None:
         if self._live and text.startswith("[green]"):
@@ -97,12 +97,13 @@ class Progress(Callback):
 
     @property
     def seconds_left(self) -> float:
-        expected = sum(job.seconds for job in self._jobs.values())
+        expected = sum(job.seconds for job_id, job in self._jobs.items() if job_id not in self._given_up)
         pace = self._seconds_done / self._expected_done if self._expected_done else 1.0
         now = time.monotonic()
         running = sum(min(now - s, pace * self._jobs[j].seconds) for j, s in self._started.items())
         left = max(0.0, pace * (expected - self._expected_done) - running)
-        return left * (self._makespan / expected if expected else 0.0)
+        whole = sum(job.seconds for job in self._jobs.values())
+        return left * (self._makespan / whole if whole else 0.0)
 
     def _panel(self) -> Group:
         done, total = self._num_before + len(self._done), self._num_before + len(self._jobs)
@@ -122,3 +123,8 @@ class Progress(Callback):
                 "  ", self._label(job_id), Text(duration(now - start), style="dim"), stage.text if stage else ""
             )
         return Group(head, rows)
+
+
+def first_line(text: str) -> str:
+    """The first line that says something: an error's own, where its last may be a hint or an empty line."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")

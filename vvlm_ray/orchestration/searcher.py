@@ -1,86 +1,147 @@
-"""The Ray Tune searcher of a study: it hands out jobs in the order of `study.schedule.Queue`, and None while none fits.
+"""The Ray Tune searcher of a study: it hands out jobs in the order of `planning.queue.Queue`, and None while none fits.
 
 Tune alone starts trials in no sure order and counts trials instead of GPUs; here the queue decides both, with the
-same code as the simulator behind `vvlm-ray plan`.
+same code as the simulator behind `vvlm-ray plan`. Tune logs what a searcher's callback raises and goes on, and a study
+would wait for ever: here such an error ends the study's run once what runs has ended, and is raised by it.
 """
 
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
+from vvlm_ray.orchestration.attempts import FINISHED, Attempts, Outcome, Verdict
 from vvlm_ray.orchestration.placement import Machines
 from vvlm_ray.planning.queue import Job, Queue
 
-# A driver reports this key when its job failed, so that the searcher learns the reason and Tune goes on.
-FAILURE_KEY = "failure"
-NOT_STARTED_KEY = "not_started"  # reported instead when its workers found no room: the job goes back, uncounted
+
+class Book(Protocol):
+    """Where it is written down what happens to jobs. Its methods wait while storage refuses."""
+
+    def started(self, job: Job, attempt: int, nodes: list[str]) -> dict[str, Any]:
+        """Returns what the driver must know further."""
+        ...
+
+    def ended(self, job: Job, attempt: int, outcome: Outcome, verdict: Verdict) -> None: ...
+    def given_up(self, job: Job, cause: str, attempts: int) -> None: ...
+
+
+class NoBook:
+    """Writes nothing down."""
+
+    def started(self, job: Job, attempt: int, nodes: list[str]) -> dict[str, Any]:
+        return {}
+
+    def ended(self, job: Job, attempt: int, outcome: Outcome, verdict: Verdict) -> None:
+        pass
+
+    def given_up(self, job: Job, cause: str, attempts: int) -> None:
+        pass
+
+
+@dataclass
+class _Running:
+    job: Job
+    attempt: int
 
 
 class StudySearcher(Searcher):
     """Suggests `{"job_id", "kind", "attempt", "slots"}`, and where (see `Machines.locate`), until the queue is empty.
 
-    A job whose driver reports a failure,
-    or dies, is retried `max_retries` times and then given up: `on_failed` is called with it and the reason, and with
-    every job that waited for it. Whenever a job has ended for good, `more` may give further jobs (refinement).
+    What an attempt's end means is for `Attempts` to judge; a job that starts again waits aside first, without its
+    slots. Whenever a job has ended for good, `more` may give further jobs (refinement).
     """
 
     def __init__(
         self,
         queue: Queue,
         machines: Machines,
-        max_retries: int,
-        on_failed: Callable[[Job, str, int], None],
+        attempts: Attempts,
+        book: Book,
         more: Callable[[], Sequence[Job]] = tuple,
     ):
         super().__init__(metric="seconds", mode="min")
-        self._queue = queue
-        self._machines = machines
-        self._max_retries = max_retries
-        self._on_failed = on_failed
-        self._more = more
-        self._jobs: dict[str, Job] = {}  # Tune's trial id -> job
-        self._attempts: dict[str, int] = {}
+        self._queue, self._machines, self._attempts = queue, machines, attempts
+        self._book, self._more = book, more
+        self._running: dict[str, _Running] = {}  # by Tune's trial id
+        self._paused: dict[str, float] = {}  # job id -> when it may start again
+        self.error: BaseException | None = None
+
+    @property
+    def running(self) -> list[tuple[Job, int]]:
+        """The jobs that run, and the numbers of their attempts."""
+        return [(r.job, r.attempt) for r in self._running.values()]
 
     def set_search_properties(self, metric, mode, config, **spec) -> bool:
         return True  # the space is the queue; Tune has nothing to add
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.error is not None:
+            return Searcher.FINISHED
+        try:
+            return self._suggest(trial_id)
+        except Exception as error:
+            self.error = error
+            return Searcher.FINISHED
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        for job_id in [job_id for job_id, when in self._paused.items() if when <= time.monotonic()]:
+            del self._paused[job_id]
+            self._queue.retry(job_id)
         if self._queue.is_empty:
             return Searcher.FINISHED
         job = self._queue.next()
         if job is None:
             return None
-        self._jobs[trial_id] = job
-        self._attempts[job.job_id] = self._attempts.get(job.job_id, 0) + 1
+        attempt = self._attempts.start(job.job_id)
+        self._running[trial_id] = _Running(job, attempt)
         placement = self._queue.placement(job.job_id)
+        where = self._machines.locate(placement)
+        known = self._book.started(job, attempt, sorted(placement.nodes))
         return {
             "job_id": job.job_id,
             "kind": job.kind,
-            "attempt": self._attempts[job.job_id],
+            "attempt": attempt,
             "slots": placement.choice.slots,
-        } | self._machines.locate(placement)
+            **where,
+            **known,
+        }
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        job = self._jobs.pop(trial_id, None)
-        if job is None:
+        running = self._running.pop(trial_id, None)
+        if running is None:
             return
-        if (result or {}).get(NOT_STARTED_KEY):
-            self._attempts[job.job_id] -= 1
-            self._queue.retry(job.job_id)
-            return
-        reason = (result or {}).get(FAILURE_KEY) or ("its driver process ended" if error else None)
-        if reason is not None and self._attempts[job.job_id] <= self._max_retries:
-            self._queue.retry(job.job_id)
-            return
-        if reason is None:
+        try:
+            self._end(running, Outcome.from_report(result, error))
+        except Exception as problem:
+            self.error = self.error or problem
+
+    def _end(self, running: _Running, outcome: Outcome) -> None:
+        """The queue is told before anything that may raise, or what waits for this job would wait for ever."""
+        job = running.job
+        verdict = self._attempts.judge(job.job_id, outcome)
+        is_over = outcome.outcome == FINISHED or verdict.given_up is not None
+        lost: list[Job] = []
+        if outcome.outcome == FINISHED:
             self._queue.finish(job.job_id)
+        elif verdict.given_up is not None:
+            lost = self._queue.give_up(job.job_id)
         else:
-            self._on_failed(job, reason, self._attempts[job.job_id])
-            for lost in self._queue.give_up(job.job_id):
-                self._on_failed(lost, f"it needs {job.job_id}, which failed: {reason}", 0)
-        for further in self._more():
-            self._queue.add(further)
+            self._queue.pause(job.job_id)
+            self._paused[job.job_id] = time.monotonic() + verdict.pause
+        self._book.ended(job, running.attempt, outcome, verdict)
+        if verdict.given_up is not None:
+            self._book.given_up(job, verdict.given_up, self._attempts.made(job.job_id))
+            for further in lost:
+                self._book.given_up(further, f"it needs {job.job_id}, which failed: {verdict.given_up}", 0)
+        if is_over:
+            for further in self._more():
+                self._queue.add(further)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune keeps a copy of its searcher with its state; this one belongs to this process
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: a study resumes from its records, which say what is finished."""

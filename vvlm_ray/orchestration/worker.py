@@ -19,6 +19,7 @@ from vvlm_ray.study.folder import StudyFolder, open_study
 from vvlm_ray.study.records import Scores, finished_record, write_record
 from vvlm_ray.study.sections import Recipe, Source
 from vvlm_ray.study.stages import StageWriter
+from vvlm_ray.study.storage import open_storage, patiently
 from vvlm_ray.study.trials import Trial, meaning_of, needs_stage1, projector_id
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ VERSIONS = ("vvlm-ray", "torch", "transformers", "ray", "lmms-eval")
 
 
 def finetune_and_evaluate(config: dict[str, Any]) -> None:
-    """One rank of one trial; `config` holds `study_root`, `sweep_file` and the trial as a dict."""
+    """One rank of one trial; `config` holds `study_root`, `sweep_file`, the trial as a dict, and `seconds_before`:
+    those of earlier attempts.
+    """
     import ray.train
     import torch
 
@@ -36,7 +39,7 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
     from vvlm_ray.evaluation.judge import JudgeSettings
     from vvlm_ray.training.loop import finetune
 
-    start = time.monotonic()
+    start = time.monotonic() - config["seconds_before"]
     folder, study = open_study(config["study_root"])
     trial = Trial.from_dict(config["trial"])
     context = ray.train.get_context()
@@ -44,14 +47,15 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, int(study.resources.cpus_per_worker)))
     torch.manual_seed(trial.seed)
 
-    load = _Loader(folder, study, Path(config["sweep_file"]), trial)
+    stage = StageWriter(folder.trial(trial.trial_id), context.get_world_rank() == 0)
+    stage("loading", 0, 1)
+    load = _Loader(folder, study, open_storage(config["sweep_file"]), trial)
     model, tokenizer, preprocessor = load.model(load.projector())
     load.check_cost(model)
     dataset, collator = load.dataset(tokenizer, preprocessor, study.data.sources, max_length=model.max_length)
 
     is_writer = context.get_world_rank() == 0
     checkpoints = CheckpointStore(folder.trial(trial.trial_id))
-    stage = StageWriter(folder.trial(trial.trial_id), is_writer)
     with track(folder, study, trial, is_writer=is_writer) as log:
 
         def on_step(step: StepReport) -> None:
@@ -105,8 +109,8 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
                 "versions": {name: version(name) for name in VERSIONS},
             },
         )
-        write_record(folder, record)  # before W&B: what it does cannot touch the record
-        log({f"eval/{task}": score for task, score in result.scores.items()} | {"eval/avg": record["avg"]})
+        # Before W&B, which gets its copy when this job has ended.
+        patiently(lambda: write_record(folder, record), f"the record of {trial.label}", print)
         remove(folder.trial(trial.trial_id))
         stage.end()
 
@@ -137,7 +141,7 @@ def pretrain_projector(config: dict[str, Any]) -> None:
         seed=study.seed,
         **x,
     )
-    load = _Loader(folder, study, Path(config["sweep_file"]), trial)
+    load = _Loader(folder, study, open_storage(config["sweep_file"]), trial)
     model, tokenizer, preprocessor = load.model(projector=None)
     dataset, collator = load.dataset(tokenizer, preprocessor, {"stage1": stage1.source}, max_length=model.max_length)
     checkpoints = CheckpointStore(projector_run(study, folder, backbone))
