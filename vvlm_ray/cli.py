@@ -6,11 +6,12 @@ import click
 
 # command -> module that defines a click command of that name
 COMMANDS = {
-    "quickstart": "operate",
+    "quickstart": "quickstart",
     "plan": "plan",
     "design": "design",
-    "run": "operate",
-    "status": "operate",
+    "run": "run",
+    "status": "status",
+    "logs": "logs",
     "doctor": "doctor",
     "report": "report",
     "fit": "analyse",
@@ -44,6 +45,7 @@ HELP = {
     "design": "choose runs for a training budget by simulation, and write them as a sweep file",
     "run": "start or resume a sweep on Ray",
     "status": "what is done, running, waiting and failed in a study",
+    "logs": "what a trial printed",
     "doctor": "what is installed, what is broken, what to do",
     "report": "all tables and figures of a study",
     "fit": "one scaling law to a table of runs",
