@@ -15,16 +15,18 @@ import tempfile
 import time
 from pathlib import Path
 
+from vvlm_ray.orchestration.attempts import FINISHED, Attempts, Outcome
 from vvlm_ray.orchestration.driver import DRIVER_RESOURCES
 from vvlm_ray.orchestration.placement import Machines
-from vvlm_ray.orchestration.searcher import StudySearcher
+from vvlm_ray.orchestration.searcher import NoBook, StudySearcher
 from vvlm_ray.planning.queue import Job, Queue
+from vvlm_ray.study.ledger import History
 
 
 def do_nothing(config):
     from ray import tune
 
-    tune.report({"seconds": 0.0})
+    tune.report(Outcome(FINISHED).to_report())
 
 
 def resident_megabytes():
@@ -68,7 +70,7 @@ def main():
     rng = random.Random(0)
     widths = [2**i for i in range(options.widest.bit_length())]
     jobs = [Job(f"job-{i:04}", rng.uniform(1, 100), rng.choice(widths)) for i in range(options.trials)]
-    watch = Watch(Queue(jobs, options.slots), Machines([], {}, dict), 1, lambda *_: None)
+    watch = Watch(Queue(jobs, options.slots), Machines([], {}, dict), Attempts(1, History()), NoBook())
     with tempfile.TemporaryDirectory() as scratch:
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         start = time.monotonic()

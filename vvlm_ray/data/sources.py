@@ -15,6 +15,7 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.identity import identity
 from vvlm_ray.study.sections import Source
+from vvlm_ray.study.storage import local_place
 
 Resolve = Callable[[str], Path]  # a path of the sweep file -> where it is
 STAGE1 = "stage1"
@@ -91,8 +92,8 @@ def rows_digest(source: Source, resolve: Resolve, digests: Digests) -> str:
 
 
 def table_path(folder: StudyFolder, name: str, digest: str) -> Path:
-    """Where the table of a source's rows is, or will be."""
-    return folder.root / "data" / f"{name}-{digest}.arrow"
+    """Where the table of a source's rows is, or will be; beside an object store, on each machine."""
+    return local_place(folder.root) / "data" / f"{name}-{digest}.arrow"
 
 
 def open_rows(name: str, source: Source, folder: StudyFolder, resolve: Resolve, *, digest: str | None = None) -> Rows:

@@ -19,7 +19,7 @@ from vvlm_ray.study.folder import StudyFolder, open_study
 from vvlm_ray.study.records import Scores, finished_record, write_record
 from vvlm_ray.study.sections import Recipe, Source
 from vvlm_ray.study.stages import StageWriter
-from vvlm_ray.study.storage import open_storage, patiently
+from vvlm_ray.study.storage import local_place, open_storage, patiently
 from vvlm_ray.study.trials import Trial, meaning_of, needs_stage1, projector_id
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ class _Loader:
         """The folders of the study's own lmms-eval tasks, written below the trial so that no two trials share one."""
         from vvlm_ray.evaluation.evaluate import write_local_task
 
-        target = self.folder.trial(self.trial.trial_id) / "tasks"
+        target = local_place(self.folder.trial(self.trial.trial_id)) / "tasks"
         for name, task in self.study.evaluation.local.items():
             write_local_task(target, name, self.path(task.questions), self.path(task.video_root))
         return [target] if self.study.evaluation.local else []

@@ -95,7 +95,7 @@ def write_record(folder: StudyFolder, record: dict[str, Any]) -> bool:
     if not folder.root.exists():
         raise FileNotFoundError(f"{folder.root} is not there")
     trial_id, text = record["trial_id"], json.dumps(record, indent=2, allow_nan=False) + "\n"
-    if record["status"] == FAILED:
+    if record["status"] != FINISHED:
         if folder.record(trial_id).exists():
             return False
         write_atomically(folder.failure(trial_id), text)

@@ -142,16 +142,20 @@ def local_output(folder: Path) -> Iterator[Path]:
         put_tree(Path(scratch), folder)
 
 
-def local_copy(path: Path, cache: Path | None = None) -> Path:
+def local_place(path: Path) -> Path:
+    """The path itself where it is local, else where this machine keeps what belongs there."""
+    if is_local(path):
+        return path
+    return Path(tempfile.gettempdir(), f"vvlm-ray-{os.getuid()}", path.protocol, path.path.lstrip("/"))
+
+
+def local_copy(path: Path) -> Path:
     """The file or folder itself where it is local, else a copy on this machine, fetched once.
 
     A copy is complete when it is seen: it is fetched beside its place and renamed.
     """
-    if is_local(path):
-        return path
-    cache = cache or Path(tempfile.gettempdir(), f"vvlm-ray-{os.getuid()}", "copies")
-    target = cache / path.protocol / path.path.lstrip("/")
-    if not target.exists() and path.exists():
+    target = local_place(path)
+    if target != path and not target.exists() and path.exists():
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         path.fs.get(path.path, str(partial), recursive=True)
