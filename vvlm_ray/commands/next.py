@@ -89,7 +89,9 @@ def next(*, records, gpu_hours, most, budgets, num_examples, sizes, throughput, 
         ]  # fmt: skip
         header = [*fixed, *runs.factors, "num_examples", "GPU-hours", "worth, points"]
         print_table(f"Runs worth making; expected regret now {regret:.3f} points", header, cells)
-        click.echo(f"Together {sum(run.price for run in found):.3g} GPU-hours at {throughput:g} TFLOP/s, training alone.")
+        click.echo(
+            f"Together {sum(run.price for run in found):.3g} GPU-hours at {throughput:g} TFLOP/s, training alone."
+        )
     for note in notes:
         click.echo(f"Note: {note}.", err=True)
 

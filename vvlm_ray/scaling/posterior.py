@@ -21,7 +21,7 @@ LABEL = "auto"
 NUM_STARTS = 12
 NUM_SAMPLES = 256
 INFLATION = 1.15  # of samples about the mean: linearising and fixed hyperparameters leave bands too narrow
-LEAST_RUNS = 8
+LEAST_RUNS, LEAST_CONFIGURATIONS = 8, 6
 NEGLIGIBLE = 1e-4  # a member with less weight is not evaluated
 
 
@@ -115,7 +115,7 @@ def fit_posterior(runs: Runs, *, seed: int = 0, num_samples: int = NUM_SAMPLES) 
     """The posterior of f given the runs. Numbers depend on the runs and the seed only.
 
     Raises:
-        UserError: fewer than 8 configurations, a column with one level, or no more configurations than columns.
+        UserError: fewer than 8 runs or too few configurations, or a column with one level.
     """
     _check(runs)
     data = group_runs(runs)
@@ -156,11 +156,11 @@ def _check(runs: Runs) -> None:
                 f"its effect cannot be fitted; {remedy}, or add runs that vary it"
             )
     distinct = len(np.unique(runs.inputs(), axis=1).T)
-    least = max(LEAST_RUNS, len(runs.inputs()) + 2)
-    if distinct < least:
+    least = max(LEAST_CONFIGURATIONS, len(runs.inputs()) + 2)
+    if runs.num_runs < LEAST_RUNS or distinct < least:
         raise UserError(
-            f"{distinct} distinct runs ({runs.num_runs} in all) are too few: auto needs at least {least}; "
-            f"add runs, or choose a small form (--form mult)"
+            f"{runs.num_runs} runs of {distinct} configurations are too few: auto needs at least {LEAST_RUNS} runs of "
+            f"{least} configurations; add runs, or choose a small form (--form mult)"
         )
 
 
