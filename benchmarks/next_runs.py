@@ -3,7 +3,7 @@
     python benchmarks/next_runs.py [--surfaces 20] [--output FILE.json]
 
 Planted surfaces of every kind in turn; 40 of the paper's 88 runs; then ten more, each fitted before the next is
-chosen. Value of information: most expected regret saved per GPU-hour. Space filling: the affordable configurations (same
+chosen. Value of information: most expected regret saved per GPU-hour. Space filling: the affordable points (same
 data sizes) farthest in logs from all that were run. Regret over 8 budgets of 2-30 TFLOPs at n = 1M and 2M after every
 run, GPU-hours at 125 TFLOP/s.
 """
