@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset
 
-from vvlm_ray.data.examples import Example, find_video
-from vvlm_ray.data.frames import UnreadableVideo, read_frames
+from vvlm_ray.data.examples import Example
+from vvlm_ray.data.frame_store import FrameStore, decode_video
+from vvlm_ray.data.frames import UnreadableVideo
 from vvlm_ray.errors import UserError
 from vvlm_ray.model.prompts import IGNORED_LABEL, encode_conversation
 
@@ -46,6 +47,7 @@ class ExampleEncoder:
     num_frames: int
     tokens_per_frame: int
     max_length: int | None = None
+    store: FrameStore | None = None
 
     def __getitem__(self, example: Example) -> Item | Unreadable:
         num_video_tokens = self.num_frames * self.tokens_per_frame
@@ -60,15 +62,10 @@ class ExampleEncoder:
                 f"{self.max_length}",
             )
         try:
-            frames = read_frames(
-                find_video(example.video),
-                self.num_frames,
-                start=example.start,
-                end=example.end,
-                size=self.preprocessor.size,
-                fps=example.fps,
-                root=example.root,
-            )
+            if self.store is not None:
+                frames = self.store.read(example, self.num_frames)
+            else:
+                frames = decode_video(example, self.num_frames, self.preprocessor.size)
         except UnreadableVideo as error:
             return Unreadable(str(error.path), error.reason)
         return {
@@ -90,9 +87,10 @@ class VideoInstructionDataset(Dataset):
         num_frames: int,
         tokens_per_frame: int,
         max_length: int | None = None,
+        store: FrameStore | None = None,
     ) -> None:
         self.examples = examples
-        self.encoder = ExampleEncoder(tokenizer, preprocessor, num_frames, tokens_per_frame, max_length)
+        self.encoder = ExampleEncoder(tokenizer, preprocessor, num_frames, tokens_per_frame, max_length, store)
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -21,6 +21,7 @@ from typing import Any
 
 from vvlm_ray.data.fingerprints import fingerprinted
 from vvlm_ray.errors import UserError
+from vvlm_ray.orchestration.frame_store import fill_store
 from vvlm_ray.orchestration.ray_session import ray_session
 from vvlm_ray.orchestration.refinement import Refinement
 from vvlm_ray.planning.check import find_problems
@@ -115,6 +116,7 @@ def _run(
     if plan.jobs:
         with ray_session(address):
             pool = _pool(study, num_slots, _available_slots(study))
+            fill_store(study, folder, absolute(sweep_file), all_trials(study, folder))
             _run_jobs(study, folder, absolute(sweep_file), pool, history, is_own_ray=address is None)
 
 

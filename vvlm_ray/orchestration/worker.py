@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vvlm_ray.orchestration.checkpoints import CheckpointStore, remove
+from vvlm_ray.orchestration.frame_store import open_store
 from vvlm_ray.orchestration.tracking import track
 from vvlm_ray.planning.jobs import projector_file, projector_run
 from vvlm_ray.study.config import Study
@@ -52,7 +53,10 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
     load = _Loader(folder, study, open_storage(config["sweep_file"]), trial)
     model, tokenizer, preprocessor = load.model(load.projector())
     load.check_cost(model)
-    dataset, collator = load.dataset(tokenizer, preprocessor, study.data.sources, max_length=model.max_length)
+    store = open_store(study, folder, preprocessor.size)
+    dataset, collator = load.dataset(
+        tokenizer, preprocessor, study.data.sources, max_length=model.max_length, store=store
+    )
 
     is_writer = context.get_world_rank() == 0
     checkpoints = CheckpointStore(folder.trial(trial.trial_id))

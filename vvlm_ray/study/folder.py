@@ -5,6 +5,7 @@ ledger.jsonl                one line for everything that happened to a job; lock
 assets/                     what the study made for itself (synthetic benchmark, backbones, projectors)
 trials/<trial_id>/          record.json (or failed.json), logs/, checkpoints while it runs
 data/                       tables of the sources' rows, and digests of files
+frames/                     the frame store, where data.frame_store asks for one
 fingerprints.json           what data, weights and questions were when the study last ran
 records.csv, records.parquet   the records collected
 fits/, report/              what was computed and drawn from them

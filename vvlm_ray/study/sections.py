@@ -60,10 +60,20 @@ class Source(Strict):
         return [self.path] if isinstance(self.path, str) else self.path
 
 
+class FrameStore(Strict):
+    """Frames decoded once for all trials, where they save most decoding for the disk they take."""
+
+    gigabytes: float = Field(gt=0, description="that the stored frames may take in the study's folder")
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | Literal["raw"] = Field(
+        95, description="raw frames are exact and about ten times as large; what is not stored is encoded alike"
+    )
+
+
 class Data(Strict):
     sources: dict[Name, Source] = {}
     max_unreadable_share: float = Field(0.01, ge=0, lt=1, description="of a trial's videos")
     max_unusable_share: float = Field(0.01, ge=0, lt=1, description="of a source's rows")
+    frame_store: FrameStore | None = None
 
 
 class Recipe(Strict):

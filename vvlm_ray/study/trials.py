@@ -139,6 +139,8 @@ class _Meanings:
             },
             "seed": study.seed,
         }
+        if study.data.frame_store and study.data.frame_store.jpeg_quality != "raw":  # raw frames are the decoded ones
+            meaning["jpeg_quality"] = study.data.frame_store.jpeg_quality
         if backbone:
             spec = study.backbones[backbone]
             paths = spec.model_dump(include={"lm", "vision", "projector"})
