@@ -40,7 +40,7 @@ def sweep(lm_params: int) -> dict[str, Any]:
     return {
         "name": "small",
         "backbones": {"tiny": {"lm_params": lm_params, "lm": "models/lm", "vision": "models/vision"}},
-        "cost": {"vision_params": 8_432, "vision_tokens": 16},
+        "cost": {"vision_params": 10_032, "vision_tokens": 16},
         "data": {"sources": {"clips": {"path": "labels.json", "video_root": "videos", "num_examples": NUM_ROWS}}},
         "evaluation": {
             "tasks": ["mine"],

@@ -124,7 +124,9 @@ def _list_rows(path: Path, text: _Ahead) -> Iterator[tuple[str, Any]]:
         if text.next_character() == ",":
             text.take_character()
         elif text.next_character() != "]":
-            raise UserError(f"{path}: after row {number} there is neither ',' nor ']'; is the file cut off?")
+            raise UserError(
+                f"{path}: after row {number} there is neither ',' nor ']', as if the file were cut off; get it again"
+            )
 
 
 def _rows_of_object(path: Path, value: Any) -> Iterator[tuple[str, Any]]:

@@ -31,9 +31,10 @@ _PAD_TOKEN = "<|finetune_right_pad_id|>"
 _NUM_NAMED = 5
 
 
-def load_vision_tower(folder: str | Path, dtype: torch.dtype = torch.float32) -> SiglipVisionModel:
+def load_vision_tower(folder: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> SiglipVisionModel:
     """The tower of a folder that holds a SiglipVisionModel or a whole SiglipModel.
 
+    On the device "meta" its weights are checked by name and shape, and not read.
     Raises UserError when it is another kind of model, incomplete, or not stored as safetensors.
     """
     config = _read_config(folder)
@@ -41,15 +42,15 @@ def load_vision_tower(folder: str | Path, dtype: torch.dtype = torch.float32) ->
         raise UserError(
             f"{folder}: is a {config.model_type} model; a SigLIP vision tower is expected (model type siglip)"
         )
-    return _load(SiglipVisionModel, folder, dtype)
+    return _load(SiglipVisionModel, folder, dtype, device)
 
 
-def load_language_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Any causal LM of transformers; errors as `load_vision_tower`."""
+def load_language_model(folder: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> PreTrainedModel:
+    """Any causal LM of transformers; device and errors as `load_vision_tower`."""
     config = _read_config(folder)
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise UserError(f"{folder}: is a {config.model_type} model; a causal language model is expected")
-    return _load(AutoModelForCausalLM, folder, dtype)
+    return _load(AutoModelForCausalLM, folder, dtype, device)
 
 
 def load_tokenizer(
@@ -90,7 +91,7 @@ def _read_config(folder: str | Path) -> PreTrainedConfig:
         raise UserError(f"{Path(folder) / 'config.json'}: cannot be read ({_first_line(error)})") from error
 
 
-def _load(kind: Any, folder: str | Path, dtype: torch.dtype) -> Any:
+def _load(kind: Any, folder: str | Path, dtype: torch.dtype, device: str) -> Any:
     if not any(Path(folder).glob("*.safetensors")):
         pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in Path(folder).glob(pattern))
         found = f"only {', '.join(pickles[:_NUM_NAMED])}, and pickles are not loaded" if pickles else "no weights"
@@ -102,6 +103,7 @@ def _load(kind: Any, folder: str | Path, dtype: torch.dtype) -> Any:
             model, report = kind.from_pretrained(
                 folder,
                 dtype=dtype,
+                device_map=None if device == "cpu" else device,
                 trust_remote_code=False,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name

@@ -27,16 +27,18 @@ class ImagePreprocessor:
         path = Path(vision_path) / "preprocessor_config.json"
         if not path.is_file():
             raise UserError(f"{path}: not found; copy it from the vision tower's checkpoint")
-        config = json.loads(path.read_text())
-        size = config["size"]
-        if size["height"] != size["width"]:
-            raise UserError(f"{path}: size is {size}; only square inputs are supported")
         default = [0.5, 0.5, 0.5]
-        return cls(
-            size=size["height"],
-            mean=tuple(config.get("image_mean") or default),
-            std=tuple(config.get("image_std") or default),
-        )
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            height, width = int(config["size"]["height"]), int(config["size"]["width"])
+            mean, std = (tuple(map(float, config.get(key) or default)) for key in ("image_mean", "image_std"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({type(error).__name__}: {error}); copy it from the vision tower's checkpoint"
+            ) from None
+        if height != width:
+            raise UserError(f"{path}: size is {height} x {width}; only square inputs are supported")
+        return cls(size=height, mean=mean, std=std)
 
     def save_pretrained(self, vision_path: str | Path) -> None:
         """Write `preprocessor_config.json` in SiglipImageProcessor's format."""

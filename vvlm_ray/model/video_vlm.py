@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
@@ -114,14 +115,16 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
         pooling: str = "bilinear",
         vision_select_layer: int = -2,
         dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
     ) -> VideoVLM:
         """Assemble pretrained parts; without `projector` (a safetensors file) it is drawn at random.
 
         `vision` may hold a SiglipVisionModel or a whole SiglipModel; `lm` any causal LM of transformers. Weights
-        become `dtype` whatever they are stored in. Raises UserError for parts that are not whole or of another kind.
+        become `dtype` whatever they are stored in; on the device "meta" they are only checked. Raises UserError for
+        parts that are not whole or of another kind.
         """
-        vision_tower = load_vision_tower(vision, dtype)
-        language_model = load_language_model(lm, dtype)
+        vision_tower = load_vision_tower(vision, dtype, device)
+        language_model = load_language_model(lm, dtype, device)
         config = VideoVLMConfig(
             vision_config=vision_tower.config,
             text_config=language_model.config,
@@ -134,9 +137,9 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
             model = cls(config)
         model.vision_tower = vision_tower
         model.language_model = language_model
-        model.projector = Projector(config.vision_config.hidden_size, config.text_config.hidden_size).to(
-            language_model.dtype
-        )
+        with torch.device(device):
+            projector_part = Projector(config.vision_config.hidden_size, config.text_config.hidden_size)
+        model.projector = projector_part.to(language_model.dtype)
         model._freeze_unused_vision_parameters()
         model.generation_config = GenerationConfig.from_model_config(config)
         model.generation_config.eos_token_id = language_model.generation_config.eos_token_id
@@ -152,7 +155,10 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
 
     def load_projector(self, path: str | Path) -> None:
         """Read a file of `save_projector`; raises UserError when its shapes do not fit these backbones."""
-        tensors = load_file(str(path))
+        try:
+            tensors = load_file(str(path))
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: cannot be read as safetensors ({error}); pretrain the projector again") from None
         expected = {name: tuple(value.shape) for name, value in self.projector.state_dict().items()}
         found = {name: tuple(value.shape) for name, value in tensors.items()}
         if found != expected:

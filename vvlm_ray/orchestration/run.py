@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vvlm_ray.data.fingerprints import fingerprinted
 from vvlm_ray.errors import UserError
 from vvlm_ray.orchestration.frame_store import fill_store
+from vvlm_ray.orchestration.preflight import check_study
 from vvlm_ray.orchestration.ray_session import ray_session
 from vvlm_ray.orchestration.refinement import Refinement
 from vvlm_ray.planning.check import find_problems
@@ -73,13 +73,13 @@ def run_study(
     study = load_sweep(sweep_file)
     folder = StudyFolder(open_storage(storage) / study.name)
     if problems := find_problems(study, sweep_file, folder):  # before anything is written
-        raise UserError("\n".join(problems))
-    study, taken = fingerprinted(study, sweep_file, folder, thorough=True)
-    plan = make_plan(study, sweep_file, folder, _pool(study, num_slots, 1))
-    if plan.problems:
-        raise UserError("\n".join(plan.problems))
+        raise UserError("\n".join(map(str, problems)))
+    checked = check_study(sweep_file, folder.root.parent, num_slots=_pool(study, num_slots, 1))
+    if checked.problems:
+        raise UserError("\n".join(map(str, checked.problems)))
+    study = checked.study
     with hold(folder.root, take_over=take_over, on_lost=_stop_this_run):
-        keep = partial(keep_fingerprints, folder, taken.digests)
+        keep = partial(keep_fingerprints, folder, checked.taken.digests)
         _run(study, sweep_file, folder, address or os.environ.get("RAY_ADDRESS"), num_slots, keep_fingerprints=keep)
         collected = collect_records(folder, all_trials(study, folder))
         write_tables(folder, collected)

@@ -64,7 +64,7 @@ def make_plan(
     trials = all_trials(study, folder)
     records = read_records(folder, [t.trial_id for t in trials])
     finished = frozenset(i for i, r in records.items() if isinstance(r, dict) and r["status"] == FINISHED)
-    problems = find_problems(study, sweep_file, folder)
+    problems = [str(problem) for problem in find_problems(study, sweep_file, folder)]
     estimator = Estimator(study, sweep_file, folder)
     measured = measure_throughput(estimator, [t for t in trials if t.trial_id in finished])
     estimator = Estimator(study, sweep_file, folder, measured)
