@@ -13,6 +13,7 @@ from small_study import sweep, write_study, write_yaml
 from vvlm_ray.cli import main
 from vvlm_ray.errors import UserError
 from vvlm_ray.orchestration.preflight import check_study
+from vvlm_ray.orchestration.preflight_data import decode_with
 from vvlm_ray.orchestration.run import run_study
 
 LM_PARAMS = 4_688
@@ -280,13 +281,11 @@ def test_every_video_is_decoded_when_asked_for(folder):
     (folder / "videos/none_9.mp4").write_bytes(b"no video")
     seen = []
 
-    def decode_all(examples):
-        from vvlm_ray.orchestration.preflight_data import decode
+    def in_order(function, items):
+        seen.extend(example for item in items for example in item)
+        return map(function, items)
 
-        seen.extend(examples)
-        return decode(examples)
-
-    (problem,) = check(folder, decode_all=decode_all).problems
+    (problem,) = check(folder, decode_all=decode_with(in_order)).problems
     assert "1 of 12 videos tried cannot be read" in problem.what and "none_9.mp4" in problem.what
     assert len({example.video for example in seen}) == 24  # training's and the benchmark's
 

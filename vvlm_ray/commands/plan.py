@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--price", type=click.FloatRange(min=0), help="money per GPU-hour, for every GPU type")
 @click.option("--gantt", type=click.Path(path_type=Path, dir_okay=False), help="draw the schedule (.png, .svg or .pdf)")
-@click.option("--check", is_flag=True, help="exit code 2 if there are problems")
+@click.option("--check", is_flag=True, help="look for problems as `vvlm-ray check` does; exit code 2 if there are any")
 @click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 def plan(
     *,
@@ -48,13 +48,21 @@ def plan(
     check: bool,
     as_json: bool,
 ) -> None:
-    """Trials, cost, schedule and problems of the SWEEP file. Nothing is started and nothing is written.
+    """Trials, cost, schedule and problems of the SWEEP file. Nothing is started, and without --check nothing written.
 
     Problems (missing paths, too little memory or data) are listed and the plan is printed all the same, with exit
     code 0; --check makes it 2. A sweep file that cannot be read or makes no sense ends with exit code 2.
     """
     made = print_plan(
-        sweep, storage, slots, as_json, cluster=cluster, utilisation=utilisation, price=price, gantt=gantt
+        sweep,
+        storage,
+        slots,
+        as_json,
+        cluster=cluster,
+        utilisation=utilisation,
+        price=price,
+        gantt=gantt,
+        check=check,
     )
     if check and made.problems:
         raise SystemExit(2)
@@ -70,6 +78,7 @@ def print_plan(
     utilisation: float | None = None,
     price: float | None = None,
     gantt: Path | None = None,
+    check: bool = False,
 ) -> "Plan":
     """Print the plan of a sweep file, draw it if asked to, and return it."""
     from vvlm_ray.data.fingerprints import fingerprinted
@@ -88,6 +97,11 @@ def print_plan(
     study, taken = fingerprinted(study, sweep, folder, thorough=False)
     made = make_plan(study, sweep, folder, slots, cluster=kinds)
     made.notes.extend(taken.notes())
+    if check:
+        from vvlm_ray.orchestration.preflight import check_study
+
+        found = [str(problem) for problem in check_study(sweep, storage, num_slots=slots).problems]
+        made.problems.extend(line for line in found if line not in made.problems)
     rows = plan_table(study, made)
     totals = plan_totals(study, made, rows)
     if gantt:

@@ -23,6 +23,7 @@ from vvlm_ray.planning.plan import Plan, make_plan
 from vvlm_ray.study.config import STUDY_PREFIX, Study
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.problems import Problem, problem_of
+from vvlm_ray.study.storage import is_local
 from vvlm_ray.study.sweep_file import load_sweep
 
 Decode = Callable[[Sequence[Example]], list[str | None]]  # videos' examples -> what is wrong with each
@@ -79,13 +80,15 @@ def _of_plan(sweep_file: Path, line: str) -> Problem:
 
 
 def _storage_problem(folder: StudyFolder) -> Problem | None:
-    there = next(path for path in (folder.root.absolute(), *folder.root.absolute().parents) if path.exists())
-    probe = there / f".vvlm-ray-{uuid.uuid4().hex}"
+    there = folder.root
     try:
+        if is_local(folder.root):  # nothing is made before something is kept
+            there = next(path for path in (there.absolute(), *there.absolute().parents) if path.exists())
+        probe = there / f".vvlm-ray-{uuid.uuid4().hex}"
         probe.write_text("x")
         probe.unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         return Problem(str(folder.root), "--storage", f"cannot be written ({reason})", "choose another --storage")
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from vvlm_ray.data.rows import read_rows
 from vvlm_ray.data.sources import open_mixture, source_key
 from vvlm_ray.data.table import Rows
 from vvlm_ray.errors import UserError
+from vvlm_ray.scaling.parallel import Map
 from vvlm_ray.study.sections import LocalTask, Source
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 NUM_SOUGHT = 1000  # videos of a source whose files are looked for
 NUM_DECODED = 8
+VIDEOS_PER_PIECE = 200
 _ARCHIVES = (".tar", ".gz", ".tgz", ".zip", ".zst")
 
 
@@ -111,6 +113,17 @@ def check_videos(key: str, root: Path, examples: Sequence[Example], check: _Chec
 def decode(examples: Sequence[Example]) -> list[str | None]:
     """What is wrong with each example's video, None where two frames of it can be read."""
     return [_decode(example) for example in examples]
+
+
+def decode_with(map: Map) -> Callable[[Sequence[Example]], list[str | None]]:
+    """`decode` in pieces, on whatever runs them (`ray_map()`)."""
+
+    def decode_all(examples: Sequence[Example]) -> list[str | None]:
+        starts = range(0, len(examples), VIDEOS_PER_PIECE)
+        pieces = [list(examples[start : start + VIDEOS_PER_PIECE]) for start in starts]
+        return [reason for piece in map(decode, pieces) for reason in piece]
+
+    return decode_all
 
 
 def _decode(example: Example) -> str | None:
