@@ -27,7 +27,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="print JSON i
 @click.option("--slots", type=float, help="GPUs (or CPUs, without GPUs) to use at once; default: all that Ray has")
 @click.option("--take-over", is_flag=True, help="go on although another run holds the study, if that one seems dead")
 @click.option("--dry-run", is_flag=True, help="print the plan and stop")
-def run(*, sweep: Path, storage: str, address: str | None, slots: float | None, take_over: bool, dry_run: bool) -> None:
+@click.option(
+    "--smoke", is_flag=True, help="the whole chain on 4 examples, 2 steps and 5 questions a backbone; thrown away"
+)
+def run(
+    *,
+    sweep: Path,
+    storage: str,
+    address: str | None,
+    slots: float | None,
+    take_over: bool,
+    dry_run: bool,
+    smoke: bool,
+) -> None:
     """Start the study of the SWEEP file, or resume it: what is finished is not repeated.
 
     Ends with 0 when all trials have finished, 1 when some failed, 2 for bad input or when another run holds the study.
@@ -38,7 +50,24 @@ def run(*, sweep: Path, storage: str, address: str | None, slots: float | None, 
 
         print_plan(sweep, open_storage(storage), slots, as_json=False)
         return
+    if smoke:
+        _smoke(sweep, storage, address, slots)
+        return
     run_and_answer(sweep, storage, address, slots, take_over=take_over)
+
+
+def _smoke(sweep: Path, storage: str, address: str | None, slots: float | None) -> None:
+    from vvlm_ray.orchestration.progress import first_line
+    from vvlm_ray.orchestration.smoke import smoke
+    from vvlm_ray.study.storage import open_storage
+
+    ended = smoke(sweep, open_storage(storage), address=address, num_slots=slots)
+    for trial_id, reason in ended.failed.items():
+        click.echo(f"failed: {trial_id}: {first_line(reason)}", err=True)
+    ran = f"{ended.num_finished} of {ended.num_trials} backbones ran from end to end, in {ended.seconds:.0f} s"
+    click.echo(f"{ran}; nothing was kept.")
+    if ended.num_finished < ended.num_trials:
+        raise SystemExit(1)
 
 
 def run_and_answer(
