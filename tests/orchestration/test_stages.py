@@ -80,6 +80,7 @@ def test_a_run_that_stopped_before_proposing_proposes_when_it_resumes(tmp_path):
     sweep = write_sweep(tmp_path)
     study, folder = load_sweep(sweep), StudyFolder(tmp_path / "stages")
     trials = expand(study)
+    folder.adopt(sweep)
     for trial, avg in zip(trials, (60.0, 40.0), strict=True):
         write_record(folder, finished_record(trial, Scores({"synthetic": avg}, {}, {}), meaning={}, details={}))
     refinement = Refinement(study, folder, sweep, 2, {t.trial_id: t for t in trials})
