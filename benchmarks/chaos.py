@@ -183,7 +183,7 @@ def silent_server() -> socket.socket:
     return server
 
 
-def run_seed(seed: int, sweep: Path, assets: Path, work: Path, num_hits: int, expected: dict[str, dict]) -> dict:
+def run_seed(seed: int, calm: Study, work: Path, *, num_hits: int, expected: dict[str, dict]) -> dict:
     rng = random.Random(seed)
     storage = work / f"seed-{seed}"
     storage.mkdir()
@@ -195,8 +195,8 @@ def run_seed(seed: int, sweep: Path, assets: Path, work: Path, num_hits: int, ex
     if server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         environment |= {"WANDB_MODE": "online", "WANDB_BASE_URL": url, "WANDB_API_KEY": "0" * 40}
-    study = Study(sweep, storage, environment)
-    shutil.copytree(assets, study.root / "assets")
+    study = Study(calm.sweep, storage, environment)
+    shutil.copytree(calm.root / "assets", study.root / "assets")
     start, hits, starts = time.monotonic(), [], 0
     try:
         while True:
@@ -274,7 +274,7 @@ def main() -> None:
         raise SystemExit(f"the undisturbed run failed; see {calm.log}")
     expected, has_failed = calm.records(), False
     for seed in options.seeds:
-        result = run_seed(seed, sweep, calm.root / "assets", work, options.hits, expected)
+        result = run_seed(seed, calm, work, num_hits=options.hits, expected=expected)
         print(json.dumps(result), flush=True)
         has_failed |= any(result[key] for key in ("missing", "further", "differing", "left"))
     sys.exit(has_failed)

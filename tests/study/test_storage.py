@@ -5,6 +5,7 @@ import logging
 import random
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,8 @@ from vvlm_ray.study.storage import (
     remove_tree,
     write_atomically,
 )
+
+QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
 
 
 class Flaky:
@@ -148,3 +151,27 @@ def test_patience_ends_when_it_is_told_to():
     with pytest.raises(OSError, match="No space"):
         patiently(refuse, "the record", said.append, seconds=1.5)
     assert "No space left" in said[0]
+
+
+def test_a_report_of_a_study_in_a_bucket_is_put_there(bucket):
+    from click.testing import CliRunner
+
+    from vvlm_ray.commands.report import report
+    from vvlm_ray.commands.status import status
+    from vvlm_ray.study.records import Scores, collect_records, finished_record, write_record, write_tables
+    from vvlm_ray.study.trials import expand
+
+    folder = StudyFolder(open_storage(bucket) / "quickstart")
+    study = folder.adopt(QUICKSTART)
+    for trial in expand(study):
+        x = trial.factors
+        score = 90 - 40 / x["num_frames"] - 30 / x["tokens_per_frame"] - 300 / trial.num_examples**0.5
+        found = Scores({"synthetic": max(score, 1.0)}, {}, {})
+        assert write_record(folder, finished_record(trial, found, meaning={}, details={"seconds": 1.0}))
+    write_tables(folder, collect_records(folder, expand(study)))
+    seen = CliRunner().invoke(status, [str(folder.root)])
+    assert "42 finished" in seen.output, seen.output
+    done = CliRunner().invoke(report, [str(folder.root), "--resamples", "2", "--starts", "4"])
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("s3://studies/quickstart/report/")
+    assert open_storage(done.output.split()[0]).stat().st_size > 1000

@@ -8,6 +8,7 @@ import click
 
 from vvlm_ray.commands.errors import Command
 from vvlm_ray.commands.printing import print_table
+from vvlm_ray.commands.run import Location
 from vvlm_ray.units import duration, si
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("sweep", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--storage",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Location(),
     default=Path("studies"),
     show_default=True,
     envvar="VVLM_RAY_STORAGE",

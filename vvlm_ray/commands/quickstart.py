@@ -10,6 +10,6 @@ from vvlm_ray.commands.run import run_and_answer, storage_option
 
 @click.command(cls=Command)
 @storage_option
-def quickstart(storage: str) -> None:
+def quickstart(storage: Path) -> None:
     """The whole pipeline, small and real, on this machine: 42 finetuning runs and the frontier they give."""
     run_and_answer(Path(__file__).parents[2] / "sweeps" / "quickstart.yaml", storage, None, None)

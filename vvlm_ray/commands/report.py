@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from vvlm_ray.commands.errors import Command
+from vvlm_ray.commands.run import Location
 
 
 @click.command(cls=Command)
-@click.argument("study", type=click.Path(path_type=Path))
+@click.argument("study", type=Location())
 @click.option("--metric", help="one score column only; default: the average and every task")
 @click.option("--num-examples", type=float, help="data size n of the frontier; default: the study's")
 @click.option("--tflops", type=float, multiple=True, help="a budget per video; may be repeated; default: the study's")
@@ -32,16 +33,20 @@ def report(study: Path, *, metric: str | None, num_examples: float | None, tflop
     from vvlm_ray.results.analysis import settings_of
     from vvlm_ray.results.source import open_source
     from vvlm_ray.results.tables import DEFAULT_FACTORS, Columns
+    from vvlm_ray.study.snapshot import local_study
 
     names = tuple(name.strip() for name in factors.split(",")) if factors else DEFAULT_FACTORS
-    source = open_source(study, Columns(factors=names, data_size=data_size, score=metric), cost)
-    settings = settings_of(source.answer)
-    settings = replace(settings, form=form, resamples=resamples or settings.resamples, starts=starts or settings.starts)
-    out = out or (study / "report" if source.is_folder else study.with_name(f"{study.stem}-report"))
-    with shown() as progress:
-        paths = write_report(source, out, budgets=list(tflops) or None, num_examples=num_examples,
+    with local_study(study) as place, shown() as progress:
+        source = open_source(place, Columns(factors=names, data_size=data_size, score=metric), cost)
+        settings = settings_of(source.answer)
+        settings = replace(
+            settings, form=form, resamples=resamples or settings.resamples, starts=starts or settings.starts
+        )
+        default = place / "report" if source.is_folder else place.with_name(f"{place.stem}-report")
+        paths = write_report(source, out or default, budgets=list(tflops) or None, num_examples=num_examples,
                              settings=settings, progress=progress)  # fmt: skip
+    files = [study / path.relative_to(place) if path.is_relative_to(place) else path for path in paths]
     if as_json:
-        click.echo(json.dumps({"page": str(paths[0]), "files": [str(path) for path in paths]}, indent=2))
+        click.echo(json.dumps({"page": str(files[0]), "files": list(map(str, files))}, indent=2))
     else:
-        click.echo(f"{paths[0]} and {len(paths) - 1} figures and tables beside it")
+        click.echo(f"{files[0]} and {len(files) - 1} figures and tables beside it")

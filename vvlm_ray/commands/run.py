@@ -9,8 +9,21 @@ import click
 from vvlm_ray.commands.errors import Command
 from vvlm_ray.errors import UserError
 
+
+class Location(click.ParamType):
+    """A folder or file by its path or URL."""
+
+    name = "path or URL"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from vvlm_ray.study.storage import open_storage
+
+        return value if isinstance(value, Path) else open_storage(str(value))
+
+
 storage_option = click.option(
     "--storage",
+    type=Location(),
     default="studies",
     show_default=True,
     envvar="VVLM_RAY_STORAGE",
@@ -33,7 +46,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="print JSON i
 def run(
     *,
     sweep: Path,
-    storage: str,
+    storage: Path,
     address: str | None,
     slots: float | None,
     take_over: bool,
@@ -46,9 +59,8 @@ def run(
     """
     if dry_run:
         from vvlm_ray.commands.plan import print_plan
-        from vvlm_ray.study.storage import open_storage
 
-        print_plan(sweep, open_storage(storage), slots, as_json=False)
+        print_plan(sweep, storage, slots, as_json=False)
         return
     if smoke:
         _smoke(sweep, storage, address, slots)
@@ -56,12 +68,11 @@ def run(
     run_and_answer(sweep, storage, address, slots, take_over=take_over)
 
 
-def _smoke(sweep: Path, storage: str, address: str | None, slots: float | None) -> None:
+def _smoke(sweep: Path, storage: Path, address: str | None, slots: float | None) -> None:
     from vvlm_ray.orchestration.progress import first_line
     from vvlm_ray.orchestration.smoke import smoke
-    from vvlm_ray.study.storage import open_storage
 
-    ended = smoke(sweep, open_storage(storage), address=address, num_slots=slots)
+    ended = smoke(sweep, storage, address=address, num_slots=slots)
     for trial_id, reason in ended.failed.items():
         click.echo(f"failed: {trial_id}: {first_line(reason)}", err=True)
     ran = f"{ended.num_finished} of {ended.num_trials} backbones ran from end to end, in {ended.seconds:.0f} s"
@@ -71,19 +82,18 @@ def _smoke(sweep: Path, storage: str, address: str | None, slots: float | None) 
 
 
 def run_and_answer(
-    sweep: Path, storage: str, address: str | None, slots: float | None, *, take_over: bool = False
+    sweep: Path, storage: Path, address: str | None, slots: float | None, *, take_over: bool = False
 ) -> None:
     """Run a study; then, if its file asks a question, answer it in words and pictures."""
     from vvlm_ray.orchestration.progress import first_line
     from vvlm_ray.orchestration.run import run_study
     from vvlm_ray.study.folder import open_study
-    from vvlm_ray.study.storage import open_storage
+    from vvlm_ray.study.snapshot import local_study
     from vvlm_ray.study.sweep_file import load_sweep
 
-    folder = open_storage(storage)
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        ended = run_study(sweep, folder, address=address, num_slots=slots, take_over=take_over)
+        ended = run_study(sweep, storage, address=address, num_slots=slots, take_over=take_over)
     except KeyboardInterrupt as stop:
         click.echo("\nStopped. Nothing finished is lost; the same command goes on from here.", err=True)
         raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
@@ -92,14 +102,16 @@ def run_and_answer(
         click.echo(f"failed: {trial_id}: {first_line(reason)}", err=True)
     if ended.num_finished == 0:
         raise SystemExit(1)
-    root, study = open_study(folder / load_sweep(sweep).name)
-    if study.answer:
-        from vvlm_ray.report.answer import answer
+    root = storage / load_sweep(sweep).name
+    with local_study(root) as place:
+        folder, study = open_study(place)
+        if study.answer:
+            from vvlm_ray.report.answer import answer
 
-        try:
-            click.echo(answer(root, study))
-        except UserError as problem:  # the trials have run: that there is nothing to fit yet is no failure of theirs
-            click.echo(f"no answer yet: {problem}", err=True)
+            try:
+                click.echo(answer(folder, study))
+            except UserError as problem:  # the trials have run: nothing to fit yet is no failure of theirs
+                click.echo(f"no answer yet: {problem}", err=True)
     if ended.failed:
         raise SystemExit(1)
 

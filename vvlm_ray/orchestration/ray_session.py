@@ -63,6 +63,7 @@ def _own_ray() -> Iterator[None]:
     settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "TMPDIR": str(scratch)}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
+    usual, tempfile.tempdir = tempfile.tempdir, str(scratch)
     try:
         import ray
 
@@ -79,6 +80,7 @@ def _own_ray() -> Iterator[None]:
         finally:
             ray.shutdown()
     finally:
+        tempfile.tempdir = usual
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

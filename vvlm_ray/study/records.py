@@ -243,6 +243,12 @@ def read_records(folder: StudyFolder, ids: Sequence[str]) -> dict[str, dict[str,
     return found
 
 
+def read_all_records(folder: StudyFolder) -> dict[str, dict[str, Any]]:
+    """Every finished record in the folder, of this sweep or not, by trial; damaged ones are left out."""
+    found = read_records(folder, list(_stamps(folder)))
+    return {trial_id: record for trial_id, record in found.items() if isinstance(record, dict)}
+
+
 def _stamps(folder: StudyFolder) -> dict[str, list[float]]:
     """Size and time of every finished record in the folder, by trial."""
     if not is_local(folder.trials):
