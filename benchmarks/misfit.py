@@ -109,6 +109,22 @@ def design_of(options, full: Runs, seed: int) -> Runs:
     return Runs(factors, np.full(options.runs, 50.0), np.concatenate([full.num_examples, np.minimum(sizes, 2e6)]))
 
 
+def designed(share: float) -> Runs:
+    """What `vvlm-ray design` chooses for this share of the training FLOPs of the paper's runs."""
+    from design_regret import PAPER, chosen_design, training_flops
+
+    from vvlm_ray.designs.candidates import runs_of
+    from vvlm_ray.designs.surfaces import make_question
+    from vvlm_ray.study.points import choices_of, cost_function, distinct_points
+    from vvlm_ray.study.sweep_file import load_sweep
+
+    study = load_sweep(PAPER)
+    cost, own = cost_function(study), distinct_points(study)
+    question = make_question(choices_of(study), cost, np.geomspace(2e12, 60e12, 10), [5e5, 1e6, 2e6])
+    chosen = chosen_design(study, question, share, training_flops(own, cost), 18)
+    return runs_of(chosen.points, study.factors)
+
+
 def table(outcomes: list[Outcome]) -> list[dict]:
     rows = []
     pools = {"inside": INSIDE, "battery": BATTERY, "further": FURTHER, "outside": BATTERY + FURTHER}
@@ -152,19 +168,24 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--methods", default="bag,auto")
     parser.add_argument("--runs", type=int, help="a random subset of the 88 runs, or more runs like them")
+    parser.add_argument("--design", type=float, help="the runs that `vvlm-ray design` chooses for this share of FLOPs")
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--noise", type=float, default=NOISE)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     full = paper_design()
     question = Question(full)
+    reference = full
+    if options.design:
+        full = designed(options.design)
+        print(f"design for {options.design:.0%} of the training FLOPs: {full.num_runs} runs", flush=True)
     outcomes: list[Outcome] = []
     if options.output and options.output.exists():
         outcomes = [Outcome(**row) for row in json.loads(options.output.read_text())]
     done = {(o.kind, o.seed, o.method) for o in outcomes}
     for seed in range(options.first, options.first + options.surfaces):
         for kind in options.kinds.split(","):
-            case = make_case(kind, design_of(options, full, seed), seed, options.noise)
+            case = make_case(kind, design_of(options, full, seed), seed, options.noise, reference)
             for method in options.methods.split(","):
                 if (kind, seed, method) in done:
                     continue

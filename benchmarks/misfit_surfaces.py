@@ -35,9 +35,9 @@ class Case:
     runs: Runs
 
 
-def make_case(kind: str, design: Runs, seed: int, noise: float = NOISE) -> Case:
-    """The surface `seed` of a kind, over the design, with noise of its kind."""
-    surface = surface_of(kind, design, seed)
+def make_case(kind: str, design: Runs, seed: int, noise: float = NOISE, reference: Runs | None = None) -> Case:
+    """The surface `seed` of a kind, scaled over the reference runs (the design itself by default), with noise."""
+    surface = surface_of(kind, reference if reference is not None else design, seed)
     rng = np.random.default_rng([seed, 101])
     truth = surface(design.factors, design.num_examples)
     if kind == "student-t":  # now and then a run goes badly wrong

@@ -139,3 +139,34 @@ def test_the_uncertain_point_has_not_been_run_and_costs_what_was_asked():
     assert propose_uncertain(study, Runs(columns, error, num_examples=n), [*trials, new]) == []
     poor = study.model_copy(update={"refinement": study.refinement.model_copy(update={"max_training_flops": 1e18})})
     assert propose_uncertain(poor, Runs(columns, error, num_examples=n), trials, resamples=8) == []
+
+
+def test_ties_and_near_ties_at_an_edge_are_edges():
+    """Scores are discrete: 40, 65, 65 leaves the optimum open; so does 40, 65.2, 65 if good to 0.5."""
+    raw = yaml.safe_load(PAPER.read_text())
+    curve = {"tflops": 15, "points": [[1e9, 22, 16], [1e9, 20, 49], [1e9, 16, 144]]}
+    raw["sweeps"] = [{"kind": "isoflop", "num_examples": [1_000_000], "curves": [curve]}]
+    raw["refinement"] = {"max_trials": 5}
+    study = Study.model_validate(raw)
+    trials = sorted(expand(study), key=lambda t: t.tokens_per_frame)
+
+    def proposed(values, **options):
+        return propose(study, {t.trial_id: v for t, v in zip(trials, values, strict=True)}, trials, **options)
+
+    (point,) = proposed([40, 65, 65])
+    assert point.factors["tokens_per_frame"] > 144
+    assert proposed([40, 65.2, 65]) == []
+    (point,) = proposed([40, 65.2, 65], noise=0.5)
+    assert point.factors["tokens_per_frame"] > 144
+    assert proposed([40, 65, 60], noise=0.5) == []
+
+
+def test_what_does_not_fit_the_limits_is_said():
+    study = narrow_study(max_training_flops=1e18)
+    trials, told = expand(study), []
+    scores = {t.trial_id: score(t) for t in trials}
+    assert propose(study, scores, trials, said=told.append) == []
+    assert len(told) == 3 and all("training FLOPs" in sentence for sentence in told)
+    study, told = narrow_study(max_trials=1), []
+    assert len(propose(study, scores, trials, said=told.append)) == 1
+    assert len(told) == 2 and all("max_trials = 1" in sentence for sentence in told)

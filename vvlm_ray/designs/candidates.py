@@ -14,6 +14,7 @@ import numpy as np
 from vvlm_ray.designs.surfaces import INSIDE, Fitting, Question, Surface, frontier_regret, plant_battery
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.cost import Cost
+from vvlm_ray.scaling.forms import AUTO
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.points import Point, generate_isoflop
@@ -161,7 +162,11 @@ def judge_candidates(
     fitting: Fitting | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Verdict]:
-    """The shortlist with its regret over the whole battery, best first; the others fall after a third of it."""
+    """The shortlist with its regret over the whole battery, best first.
+
+    The others fall after a third of it, judged by small bags; the shortlist is judged by the posterior that will answer
+    (or by `fitting` throughout).
+    """
     third = [*range(0, len(battery), 3)]
     regrets: dict[int, np.ndarray] = {}
     for i, candidate in enumerate(candidates):
@@ -170,13 +175,9 @@ def judge_candidates(
     inside = np.array([kind in INSIDE for kind, _ in battery])
     first = {i: Verdict(candidates[i], r, inside[third]).score for i, r in regrets.items()}
     verdicts = []
-    rest = [j for j in range(len(battery)) if j not in third]
     for i in sorted(first, key=first.get)[:SHORTLIST]:
         progress(f"shortlist: {candidates[i].name}")
-        more = _regrets(candidates[i], [battery[j] for j in rest], rest, question, factors, known, fitting)
-        regret = np.empty(len(battery))
-        regret[third], regret[rest] = regrets[i], more
-        verdicts.append(Verdict(candidates[i], regret, inside))
+        verdicts.append(judge_one(candidates[i], battery, question, factors=factors, known=known, fitting=fitting))
     return sorted(verdicts, key=lambda v: v.score)
 
 
@@ -189,8 +190,8 @@ def judge_one(
     known: Runs | None = None,
     fitting: Fitting | None = None,
 ) -> Verdict:
-    """One candidate's regret over the whole battery."""
-    regret = _regrets(candidate, battery, range(len(battery)), question, factors, known, fitting)
+    """One candidate's regret over the whole battery, fitted by the posterior unless `fitting` says otherwise."""
+    regret = _regrets(candidate, battery, range(len(battery)), question, factors, known, fitting or Fitting(AUTO))
     return Verdict(candidate, regret, np.array([kind in INSIDE for kind, _ in battery]))
 
 

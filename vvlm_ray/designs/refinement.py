@@ -1,5 +1,6 @@
-"""Refinement: further runs where the best point of an isoFLOP curve is its last, until the optimum is interior.
+"""Refinement: further runs where the best point of an isoFLOP curve may be its last, until the optimum is interior.
 
+Scores are noisy and discrete: an end of the curve that is as good as its best, to within the noise, is an edge.
 Wang et al. 2025 did this by hand after their sweep. A curve is the points of one budget and one data size that share
 the level of the first factor (the LM): along it the other factors trade against one another. What is proposed is a
 function of the records alone, and is kept in the study's folder, so that a resumed study goes on with the same.
@@ -28,6 +29,9 @@ def propose(
     scores: Mapping[str, float],
     trials: Sequence[Trial],
     given_up: Iterable[str] = (),
+    *,
+    noise: float = 0.0,
+    said: Callable[[str], None] = lambda _: None,
 ) -> list[Point]:
     """The points to run next; none when every optimum is interior, at the end of the choices, or the budget is spent.
 
@@ -35,6 +39,8 @@ def propose(
         scores: {trial_id: score} of the finished trials, higher is better.
         trials: all trials so far, those of earlier refinements among them.
         given_up: ids of trials that failed for good; a curve is looked at once all its others have finished.
+        noise: standard error of a score: an end this near to the best counts as the best.
+        said: is told what is worth running and does not fit the limits, in sentences.
     """
     settings = study.refinement
     if settings is None:
@@ -46,18 +52,30 @@ def propose(
     cost, levels = cost_function(study), choices_of(study)
     for members in _curves(study, trials):
         finished = [t for t in members if t.trial_id in scores]
-        if len(points) >= room or len(finished) < 2:
+        if len(finished) < 2:
             continue
         if any(t.trial_id not in scores and t.trial_id not in set(given_up) for t in members):
             continue
-        point = _beyond_the_edge(study, members, {t.trial_id: scores[t.trial_id] for t in finished}, levels, cost)
+        point = _beyond_the_edge(
+            study, members, {t.trial_id: scores[t.trial_id] for t in finished}, levels, cost, noise=noise
+        )
         if point is None:
             continue
         flops = float(training_flops(cost(**point.factors), point.num_examples, study.finetune.epochs))
-        if flops <= flops_left:
+        if len(points) >= room:
+            said(f"{_words(point)} is left out: refinement.max_trials = {settings.max_trials} are made")
+        elif flops > flops_left:
+            left = max(flops_left, 0)
+            said(f"{_words(point)} is left out: it takes {flops:.3g} training FLOPs, and {left:.3g} are left")
+        else:
             points.append(point)
             flops_left -= flops
     return points
+
+
+def _words(point: Point) -> str:
+    x = ", ".join(f"{name} {value:g}" for name, value in point.factors.items())
+    return f"{x} at n = {point.num_examples:,}"
 
 
 def propose_uncertain(study: Study, runs: Runs, trials: Sequence[Trial], *, resamples: int = 50) -> list[Point]:
@@ -132,12 +150,26 @@ def _beyond_the_edge(
     scores: Mapping[str, float],
     levels: Mapping[str, Sequence[float]],
     cost: Callable[..., np.ndarray],
+    *,
+    noise: float,
 ) -> Point | None:
-    """The next point outwards where the best is the curve's last, one spacing of the curve away; None if interior."""
+    """The next point outwards of an end that may be the best, one spacing of the curve away; None if interior.
+
+    Of two such ends the better goes first; where nothing lies beyond it, the other.
+    """
     ordered = _in_order(study, [t for t in members if t.trial_id in scores])
-    position = int(np.argmax([scores[t.trial_id] for t in ordered]))
-    if 0 < position < len(ordered) - 1:
-        return None
+    values = np.array([scores[t.trial_id] for t in ordered])
+    ends = sorted({0, len(ordered) - 1}, key=lambda end: -values[end])
+    for position in ends:
+        if values[position] >= values.max() - noise:
+            point = _outwards(study, members, ordered, position, levels=levels, cost=cost)
+            if point is not None:
+                return point
+    return None
+
+
+def _outwards(study, members, ordered, position: int, *, levels, cost) -> Point | None:
+    """The point one spacing beyond an end of the curve; None where no configuration of that cost lies there."""
     inner = ordered[1] if position == 0 else ordered[-2]
     edge, along, first = ordered[position], study.factors[-1], study.factors[0]
     outwards = -1 if position == 0 else 1

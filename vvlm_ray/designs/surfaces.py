@@ -13,8 +13,11 @@ import numpy as np
 
 from vvlm_ray.scaling.bagging import fit_bag
 from vvlm_ray.scaling.cost import Cost
+from vvlm_ray.scaling.forms import AUTO
 from vvlm_ray.scaling.frontier import check_budgets, search
 from vvlm_ray.scaling.parallel import threads
+from vvlm_ray.scaling.posterior import fit_posterior
+from vvlm_ray.scaling.predictor import first_minimum
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.scaling.simulation import MEAN_ERROR, SPREAD, observe, plant, plant_misfit
 from vvlm_ray.scaling.space import Grid, Space
@@ -124,7 +127,7 @@ def make_question(levels: Mapping[str, Sequence[float]], cost: Cost, budgets_flo
 
 @dataclass(frozen=True)
 class Fitting:
-    """How the frontier is fitted in a simulation: fewer resamples and starts than for real records."""
+    """How the frontier is fitted in a simulation: a bag with fewer resamples and starts than for real, or "auto"."""
 
     form: str = "add-interact"
     resamples: int = 12
@@ -146,11 +149,24 @@ def frontier_regret(
     # n in units of its middle: exponents of a form that does not fit may be large, and counts to such powers overflow.
     unit = np.exp(np.log(design.num_examples).mean())
     runs = replace(runs, error=np.maximum(runs.error, 1e-3), num_examples=runs.num_examples / unit)
-    bag = fit_bag(runs, fitting.form, resamples=fitting.resamples, starts=fitting.starts, seed=seed, map=threads(1))
-    chosen, _ = search(bag, question.grid, question.budgets_flops, question.sizes / unit, map=threads(1))
+    if fitting.form == AUTO:
+        posterior = fit_posterior(runs, seed=seed, num_samples=1)
+        ends = np.asarray(question.ends)
+        chosen = np.array(
+            [first_minimum(posterior.predict(question.grid.points, n)[None], ends)[0] for n in question.sizes / unit]
+        )
+    else:
+        chosen = _chosen_by_bag(runs, question, fitting, seed, unit)
     regret = np.empty(chosen.shape)
     for s, size in enumerate(question.sizes):
         truth = surface(question.grid.points, size)
         best = np.minimum.accumulate(truth)[question.ends - 1]
         regret[s] = truth[chosen[s]] - best
     return regret
+
+
+def _chosen_by_bag(runs: Runs, question: Question, fitting: Fitting, seed: int, unit: float) -> np.ndarray:
+    """Positions of the frontier of a bag: (S, B)."""
+    bag = fit_bag(runs, fitting.form, resamples=fitting.resamples, starts=fitting.starts, seed=seed, map=threads(1))
+    chosen, _ = search(bag, question.grid, question.budgets_flops, question.sizes / unit, map=threads(1))
+    return chosen

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 
 from vvlm_ray.designs.refinement import propose, propose_uncertain
@@ -31,6 +32,7 @@ class Refinement:
         self.trials = trials
         self.on_added: Callable[[Job], None] = lambda job: None
         self._records: dict[str, dict] = {}
+        self._told: set[str] = set()
 
     def further_jobs(self) -> list[Job]:
         """Jobs for what the records ask for now; empty for a study without refinement."""
@@ -47,10 +49,27 @@ class Refinement:
                 scores[trial_id] = score
         given_up = [trial_id for trial_id, record in records.items() if record["status"] == FAILED]
         known = list(self.trials.values())
-        points = propose(self.study, scores, known, given_up)
+        points = propose(self.study, scores, known, given_up, noise=self._noise(records), said=self._say)
         if not points and len(scores) + len(given_up) == len(known):
             points = self._uncertain(scores)
         return self._add(points)
+
+    def _noise(self, records: dict[str, dict]) -> float:
+        """The usual standard error of the score that is refined by; 0 where records know none."""
+        name = self.study.refinement.score
+        found = []
+        for record in records.values():
+            known = {task: se for task, se in (record.get("standard_errors") or {}).items() if se is not None}
+            if name != "avg" and name in known:
+                found.append(known[name])
+            elif name == "avg" and known and set(known) == set(record.get("scores") or {}):
+                found.append(float(np.sqrt(sum(se**2 for se in known.values())) / len(known)))
+        return float(np.median(found)) if found else 0.0
+
+    def _say(self, sentence: str) -> None:
+        if sentence not in self._told:
+            self._told.add(sentence)
+            click.echo(f"Refinement: {sentence}.", err=True)
 
     def _read(self) -> dict[str, dict]:
         """All records there are; a finished one is read once."""
