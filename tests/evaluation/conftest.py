@@ -1,21 +1,17 @@
 """Fixtures of the evaluation's tests: see colour_world.py."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from colour_world import (
-    COLOURS,
-    LETTERS,
-    QUESTIONS,
-    WORDS,
-    Published,
-    build_model,
-    training_batch,
-    write_clip,
-)
+from colour_world import COLOURS, LETTERS, NUM_FRAMES, QUESTIONS, WORDS, build_model, training_batch, write_clip
+from judge_server import JudgeServer
+from miniatures import Miniatures
 
+from vvlm_ray.evaluation.answering import VideoAnswerer
 from vvlm_ray.model.preprocess import ImagePreprocessor
 from vvlm_ray.synthetic.backbones import build_tokenizer
 
@@ -58,9 +54,9 @@ def model(tokenizer, preprocessor):
 
 
 @pytest.fixture
-def parts(model, tokenizer, preprocessor):
-    """What `evaluate` takes first."""
-    return model, tokenizer, preprocessor
+def answerer(model, tokenizer, preprocessor):
+    """The trained model, as `evaluate` and `answer_tasks` take it."""
+    return VideoAnswerer(model, tokenizer, preprocessor, num_frames=NUM_FRAMES, batch_size=5)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +67,7 @@ def clips(tmp_path_factory):
     for index in range(12):
         colour = list(COLOURS)[index % 4]
         path = folder / f"{index}.mp4"
-        write_clip(path, colour, num_frames=2 + index)
+        write_clip(path, colour, num_frames=30 + index)
         found.append((path, colour))
     return found
 
@@ -89,12 +85,42 @@ def questions(clips, tmp_path):
     return path
 
 
+@pytest.fixture(scope="session")
+def all_eight(tmp_path_factory, clips):
+    """The eight benchmarks in small, built once."""
+    os.environ.setdefault("HF_HOME", str(tmp_path_factory.mktemp("import")))  # MVBench's code reads it
+    return Miniatures(tmp_path_factory.mktemp("eight"), clips)
+
+
 @pytest.fixture
-def published(tmp_path, monkeypatch, clips):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.chdir(tmp_path)
+def eight(all_eight, monkeypatch):
+    """The eight benchmarks, where lmms-eval finds them."""
+    enter(all_eight.folder, monkeypatch)
+    return all_eight
+
+
+@pytest.fixture
+def own_eight(all_eight, tmp_path, monkeypatch):
+    """A copy of them that a test may change."""
+    ignored = shutil.ignore_patterns("datasets")  # what the others' data sets were cached as
+    shutil.copytree(all_eight.folder, tmp_path / "eight", ignore=ignored)
+    shutil.copytree(all_eight.home / "datasets/longvideobench", tmp_path / "eight/hf/datasets/longvideobench")
+    enter(tmp_path / "eight", monkeypatch)
+    return tmp_path / "eight"
+
+
+def enter(folder, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(folder / "hf"))
+    monkeypatch.chdir(folder)
     from lmms_eval.api.task import _resolve_hf_datasets_cache_dir
 
-    # Every test has data sets of the same (relative) names: none may see another's cached copy.
+    # Data sets of several folders have the same (relative) names: none may see another's cached copy.
     _resolve_hf_datasets_cache_dir.cache_clear()
-    return Published(tmp_path / "hf", clips)
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    """A judge on loopback, without a key."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with JudgeServer() as server:
+        yield server

@@ -9,9 +9,10 @@ from lmms_eval.api.instance import Instance
 
 from vvlm_ray.data.frames import read_frames
 from vvlm_ray.errors import UserError
-from vvlm_ray.evaluation.adapter import VideoVLMAdapter, stop_of
-from vvlm_ray.evaluation.decoding import Stop, answer_losses, decode_greedily, pad_left
+from vvlm_ray.evaluation.decoding import answer_losses, decode_greedily, pad_left
 from vvlm_ray.evaluation.frame_cache import FrameCache
+from vvlm_ray.evaluation.lmms import question_of
+from vvlm_ray.evaluation.questions import Stop, stop_of
 from vvlm_ray.model.prompts import encode_conversation, encode_prompt
 
 QUESTIONS = ("which colour ?", "name it", "which which which which colour ?", "colour it")
@@ -25,7 +26,7 @@ def batch(tokenizer, preprocessor, clips):
 
 
 def decode(model, tokenizer, batch, stops, end_ids=frozenset()):
-    return decode_greedily(model, tokenizer, *batch, stops, end_ids=end_ids)
+    return [text for text, _ in decode_greedily(model, tokenizer, *batch, stops, end_ids=end_ids)]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -132,10 +133,9 @@ def test_videos_are_decoded_while_the_model_answers():
         assert time.monotonic() - started < 0.3  # 0.4 s one after the other
 
 
-def test_tasks_without_one_video_per_question_are_refused(parts):
-    adapter = VideoVLMAdapter(*parts, num_frames=NUM_FRAMES, batch_size=2)
-    adapter.task_dict = {"t": {"test": [{}]}}
+def test_tasks_without_one_video_per_question_are_refused():
     for visuals in ([], ["a.mp4", "b.mp4"], [object()], None):
         arguments = ("q", {}, lambda doc, visuals=visuals: visuals, 0, "t", "test")
+        request = Instance("generate_until", arguments, 0, {"task": "t", "doc_id": 0, "repeats": 1})
         with pytest.raises(UserError, match=r"t: a document .*only video tasks"):
-            adapter.generate_until([Instance("generate_until", arguments, 0, {"task": "t", "doc_id": 0, "repeats": 1})])
+            question_of(request, {"t": {"test": [{}]}})

@@ -203,7 +203,7 @@ BROKEN = {
     "videos that are none": (damaged("videos"), f"{CLIPS}.video_root", "cannot be read, such as", "mend or leave"),
     "no questions file": (gone("questions.jsonl"), "evaluation.local.mine.questions", "does not exist", "correct"),
     "questions without answers": (text("questions.jsonl", '{"video": "both_1.mp4", "question": "?"}\n'),
-                                  "evaluation.local.mine.questions", "answer is missing", "its answer"),
+                                  "evaluation.local.mine.questions", "answer missing", "its answer"),
     "no questions at all": (text("questions.jsonl", ""), "evaluation.local.mine.questions", "no questions", "give"),
     "no test videos": (emptied("test_videos"), "evaluation.local.mine.video_root", "are not there", "correct"),
     "test videos that are none": (damaged("test_videos"), "evaluation.local.mine.video_root", "cannot be read", "mend"),

@@ -106,5 +106,5 @@ def test_tables_3_4_and_5(study):
     for stage in (stage1, stage2):
         assert (stage.epochs, stage.warmup_fraction, stage.weight_decay, stage.precision) == (1, 0.03, 0, "bf16")
     assert study.evaluation.tasks == ["VDC", "AQA", "VCG", "LVB", "PT", "MV", "VMME", "NQA"]
-    assert study.evaluation.judge == "gpt-4o-mini-2024-07-18"
+    assert study.evaluation.judge.model == "gpt-4o-mini-2024-07-18"
     assert all(backbone.projector is None for backbone in study.backbones.values())  # stage 1 makes them

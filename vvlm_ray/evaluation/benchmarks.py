@@ -7,28 +7,37 @@ so each metric carries its own full mark here and is brought to 0..100 by it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Metric:
     """One number of lmms-eval: results[task][f"{key},none"], worth 100 points at `full_mark`.
 
-    `judge_calls`: verdicts that the judge gives per question of the task (the consistency task of VCGBench
-    judges its questions in pairs). `skips_empty`: lmms-eval leaves empty answers out of the mean.
+    `part` names it among a benchmark's metrics. `is_paired`: the judge gives one verdict for two questions about a
+    video. `skips_empty`: lmms-eval leaves empty answers out of the mean.
     """
 
     task: str
     key: str
     full_mark: float
-    judge_calls: float = 0.0
+    part: str = ""
+    higher_is_better: bool = True
+    is_paired: bool = False
     skips_empty: bool = False
+
+    def points(self, value: float) -> float:
+        """The value on 0..100, where more is better."""
+        share = value / self.full_mark
+        return 100 * (share if self.higher_is_better else 1 - share)
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """A column of the records: the plain mean of its metrics, each on 0..100.
 
-    `folder`: its YAML files below lmms_eval/tasks. `videos`: where lmms-eval looks for videos below HF_HOME.
+    `folder`: its YAML files, below lmms_eval/tasks or anywhere. `videos`: where lmms-eval looks for videos below
+    HF_HOME. `reads`: what its tasks take from the judge's verdicts.
     """
 
     abbreviation: str
@@ -36,6 +45,7 @@ class Benchmark:
     folder: str
     videos: str
     metrics: tuple[Metric, ...]
+    reads: Literal["score", "prediction"] | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -45,7 +55,7 @@ class Benchmark:
     @property
     def is_judged(self) -> bool:
         """Whether answers are scored by a language model behind an API."""
-        return any(metric.judge_calls for metric in self.metrics)
+        return self.reads is not None
 
 
 _MVBENCH = (
@@ -79,14 +89,16 @@ BENCHMARKS: dict[str, Benchmark] = {
             "VideoDetailedCaption",
             folder="video_detail_description",
             videos="videochatgpt/Test_Videos",
-            metrics=(Metric("video_dc499", "gpt_eval_score", 5.0, judge_calls=1),),
+            metrics=(Metric("video_dc499", "gpt_eval_score", 5.0),),
+            reads="score",
         ),
         Benchmark(
             "AQA",
             "ActivityNet-QA",
             folder="activitynetqa",
             videos="activitynetqa/all_test",
-            metrics=(Metric("activitynetqa", "gpt_eval_accuracy", 100.0, judge_calls=1),),
+            metrics=(Metric("activitynetqa", "gpt_eval_accuracy", 100.0),),
+            reads="prediction",
         ),
         Benchmark(
             "VCG",
@@ -94,12 +106,13 @@ BENCHMARKS: dict[str, Benchmark] = {
             folder="videochatgpt",
             videos="videochatgpt/Test_Videos",
             metrics=(
-                Metric("videochatgpt_gen", "gpt_eval_score_correctness", 5.0, judge_calls=1),
-                Metric("videochatgpt_gen", "gpt_eval_score_detailed_orientation", 5.0, judge_calls=1),
-                Metric("videochatgpt_gen", "gpt_eval_score_context", 5.0, judge_calls=1),
-                Metric("videochatgpt_temporal", "gpt_eval_score_temporal", 5.0, judge_calls=1),
-                Metric("videochatgpt_consistency", "gpt_eval_score_consistency", 5.0, judge_calls=0.5),
+                Metric("videochatgpt_gen", "gpt_eval_score_correctness", 5.0, "correctness"),
+                Metric("videochatgpt_gen", "gpt_eval_score_detailed_orientation", 5.0, "detailed_orientation"),
+                Metric("videochatgpt_gen", "gpt_eval_score_context", 5.0, "context"),
+                Metric("videochatgpt_temporal", "gpt_eval_score_temporal", 5.0, "temporal"),
+                Metric("videochatgpt_consistency", "gpt_eval_score_consistency", 5.0, "consistency", is_paired=True),
             ),
+            reads="score",
         ),
         Benchmark(
             "LVB",
@@ -121,7 +134,9 @@ BENCHMARKS: dict[str, Benchmark] = {
             folder="mvbench",
             videos="mvbench_video",
             # lmms-eval gives no mean of the twenty parts; each has 200 questions, so theirs is plain.
-            metrics=tuple(Metric(f"mvbench_{part}", "mvbench_accuracy", 100.0, skips_empty=True) for part in _MVBENCH),
+            metrics=tuple(
+                Metric(f"mvbench_{part}", "mvbench_accuracy", 100.0, part, skips_empty=True) for part in _MVBENCH
+            ),
         ),
         Benchmark(
             "VMME",
@@ -139,3 +154,5 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
     )
 }
+
+CHOICES = ("LVB", "PT", "MV", "VMME", "NQA")  # the multiple-choice ones

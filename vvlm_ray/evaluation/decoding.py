@@ -10,11 +10,13 @@ Shapes: B rows, L prompt tokens after padding, T frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
+
+from vvlm_ray.evaluation.failures import EvaluationFailed
+from vvlm_ray.evaluation.questions import Stop
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,14 +24,6 @@ if TYPE_CHECKING:
     from vvlm_ray.model.video_vlm import VideoVLM
 
 _IGNORED = -100
-
-
-@dataclass(frozen=True)
-class Stop:
-    """When one answer ends, besides at an end token: at `max_new_tokens`, or before one of `strings`."""
-
-    max_new_tokens: int
-    strings: tuple[str, ...] = ()
 
 
 @torch.no_grad()
@@ -42,11 +36,12 @@ def decode_greedily(
     *,
     end_ids: frozenset[int],
     any_rank: Callable[[bool], bool] = bool,
-) -> list[str]:
-    """Answers of B prompts (token ids) about B videos, pixel_values (B, T, 3, H, W).
+) -> list[tuple[str, int]]:
+    """(answer, its number of tokens) of B prompts (token ids) about B videos, pixel_values (B, T, 3, H, W).
 
     `any_rank` tells whether any process still decodes: sharded parameters are gathered in every forward, so
     all processes have to take equally many steps.
+    Raises EvaluationFailed where a logit is not finite: greedy decoding would answer all the same.
     """
     B = len(prompts)
     input_ids, attention_mask = pad_left(prompts, pixel_values.device)
@@ -58,12 +53,13 @@ def decode_greedily(
     while True:
         output = model(**inputs, attention_mask=attention_mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = output.past_key_values
+        check_finite(output.logits)
         next_ids = output.logits[:, -1].argmax(dim=-1)
         for row, token in enumerate(next_ids.tolist()):
             if texts[row] is None:
                 texts[row] = _extend(answers[row], token, stops[row], end_ids, tokenizer)
         if not any_rank(None in texts):
-            return [text or "" for text in texts]
+            return [(text or "", len(answer)) for text, answer in zip(texts, answers, strict=True)]
         attention_mask = functional.pad(attention_mask, (0, 1), value=1)
         inputs = {
             "input_ids": next_ids.unsqueeze(1),
@@ -93,12 +89,22 @@ def answer_losses(
         pixel_values=pixel_values,
         logits_to_keep=kept,
     ).logits[:, :-1]
+    check_finite(logits)
     targets = targets[:, first:]
     is_answer = targets != _IGNORED
     losses = functional.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=_IGNORED, reduction="none")
     means = losses.sum(dim=1) / is_answer.sum(dim=1)
     greedy = ((logits.argmax(dim=-1) == targets) | ~is_answer).all(dim=1)
     return list(zip(means.tolist(), greedy.tolist(), strict=True))
+
+
+def check_finite(logits: torch.Tensor) -> None:
+    """Raise EvaluationFailed for a NaN or an infinity: the model is broken, and its answers mean nothing."""
+    if not torch.isfinite(logits).all():
+        raise EvaluationFailed(
+            "the model's logits are not finite (NaN or infinite weights): it has diverged, and no score is recorded; "
+            "lower finetune.lr, or look at the training loss"
+        )
 
 
 def pad_left(

@@ -33,6 +33,14 @@ def gathered(own: Value) -> list[Value]:
     return values
 
 
+def barrier() -> None:
+    """Wait for all processes."""
+    if world_size() > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+
+
 def on_first_process(compute: Callable[[], Value]) -> Value:
     """`compute()` on rank 0; its result, or the error it raised, on all."""
     if world_size() == 1:

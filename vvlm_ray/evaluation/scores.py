@@ -1,68 +1,94 @@
-"""From lmms-eval's results to one number on 0..100, or an error where something is missing."""
+"""From what each document counts to one number on 0..100 with its standard error, or an error where it would be false.
+
+score = mean over metrics m of the mean over documents i of s_mi, each on 0..100.
+Standard error: documents about one video are not independent, so the sum goes over videos v,
+SE^2 = G/(G-1) sum_v psi_v^2, psi_v = (1/M) sum_m sum_{i in v} (s_mi - mean_m) / n_m,  with G videos and M metrics.
+It is what a bootstrap over videos tends to, without its noise.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from vvlm_ray.evaluation.benchmarks import Benchmark
+from vvlm_ray.evaluation.benchmarks import Metric
 from vvlm_ray.evaluation.failures import EvaluationFailed
-from vvlm_ray.evaluation.judge import Verdicts
+
+# LongVideoBench rounds its mean to five digits.
+_ROUNDING = 1e-5
 
 
-def checked_score(benchmark: Benchmark, results: Any, verdicts: Verdicts | None) -> tuple[float, int]:
-    """(score, number of questions) once nothing is missing."""
-    num_questions = 0
-    answered_share: dict[str, float] = {}
-    for task in benchmark.tasks:
-        samples = results["samples"].get(task, [])
-        expected = results["n-samples"][task]["effective"]
-        scored = {sample["doc_id"] for sample in samples}
-        if len(scored) != expected:
-            raise EvaluationFailed(
-                f"{benchmark.abbreviation}: {task} has {expected} questions, but lmms-eval returned "
-                f"{len(scored)}; a score over a part of them would be false. Run the evaluation again"
-            )
-        num_questions += expected
-        answered_share[task] = sum(bool(_answer(sample)) for sample in samples) / expected
-    if verdicts is not None:
-        calls = sum(
-            int(metric.judge_calls * results["n-samples"][metric.task]["effective"]) for metric in benchmark.metrics
-        )
-        verdicts.check(benchmark.abbreviation, calls)
-    return normalised_score(benchmark, results["results"], answered_share), num_questions
+@dataclass(frozen=True)
+class Documents:
+    """What the documents of one metric count, on the metric's own scale: (video, value), None where one has no value.
 
-
-def normalised_score(
-    benchmark: Benchmark,
-    results: Mapping[str, Mapping[str, Any]],
-    answered_share: Mapping[str, float] | None = None,
-) -> float:
-    """Mean over the benchmark's metrics of 100 * value / full mark, from lmms-eval's `results`.
-
-    `answered_share`: per task the share of non-empty answers, for metrics whose mean leaves empty ones out;
-    they count as wrong here, as everywhere else.
-    Raises EvaluationFailed for a missing metric, NaN, or a value beyond its scale.
+    `reported` is lmms-eval's mean of them. Where it is another number, `is_mean` is false and `resamples` holds
+    what it would be over resampled videos, or nothing.
     """
-    points = []
-    for metric in benchmark.metrics:
-        value = results.get(metric.task, {}).get(f"{metric.key},none")
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise EvaluationFailed(
-                f"{benchmark.abbreviation}: lmms-eval gave {value!r} for {metric.key} of {metric.task}; "
-                "no score is recorded. Look at this task's log, and whether its data is complete"
-            )
-        if not 0 <= value <= metric.full_mark:
-            raise EvaluationFailed(
-                f"{benchmark.abbreviation}: {metric.key} of {metric.task} is {value}, beyond its scale of "
-                f"0..{metric.full_mark:g}; is another version of lmms-eval installed than 0.7.3?"
-            )
-        share = (answered_share or {}).get(metric.task, 1.0) if metric.skips_empty else 1.0
-        points.append(100 * value / metric.full_mark * share)
-    return sum(points) / len(points)
+
+    metric: Metric
+    values: tuple[tuple[str, float | None], ...]
+    reported: float
+    is_mean: bool = True
+    resamples: tuple[float, ...] = ()
+
+    @property
+    def counted(self) -> list[tuple[str, float]]:
+        """The documents with a value."""
+        return [(video, value) for video, value in self.values if value is not None]
 
 
-def _answer(sample: Mapping[str, Any]) -> str:
-    answer = sample["filtered_resps"][0]
-    return answer.strip() if isinstance(answer, str) else str(answer)
+def combined(name: str, parts: Sequence[Documents]) -> tuple[float, float | None, list[float]]:
+    """(score, standard error, the score of each part); the error is None where documents are no plain mean, or few.
+
+    Raises EvaluationFailed for a part without values, off its scale, or whose mean is not what lmms-eval reports.
+    """
+    points = [_points(name, part) for part in parts]
+    score = sum(points) / len(points)
+    if not all(part.is_mean for part in parts):
+        return score, _bootstrapped(parts), points
+    influence: dict[str, float] = defaultdict(float)
+    for part, mean in zip(parts, points, strict=True):
+        counted = part.counted
+        for video, value in counted:
+            influence[video] += (part.metric.points(value) - mean) / len(counted) / len(parts)
+    G = len(influence)
+    if G < 2:
+        return score, None, points
+    return score, math.sqrt(G / (G - 1) * sum(psi**2 for psi in influence.values())), points
+
+
+def _points(name: str, part: Documents) -> float:
+    """The part's score on 0..100, once it holds."""
+    metric = part.metric
+    where = f"{name}: {metric.key} of {metric.task}"
+    values = [value for _, value in part.counted]
+    value = math.fsum(values) / len(values) if part.is_mean and values else part.reported
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or (part.is_mean and not values):
+        raise EvaluationFailed(
+            f"{where} is {value!r}; no score is recorded. Look at this task's log, and whether its data is complete"
+        )
+    if not 0 <= value <= metric.full_mark:
+        raise EvaluationFailed(
+            f"{where} is {value:g}, beyond its scale of 0..{metric.full_mark:g}; is its full mark another one?"
+        )
+    if part.is_mean and len(values) == len(part.values) and not _agrees(part, value):
+        raise EvaluationFailed(f"{where}: lmms-eval reports {part.reported!r}, but its documents' mean is {value:g}")
+    return metric.points(value)
+
+
+def _bootstrapped(parts: Sequence[Documents]) -> float | None:
+    """The standard deviation over resamples, of parts taken as independent; None where one has none."""
+    if not all(part.resamples for part in parts):
+        return None
+    spreads = [statistics.stdev(part.metric.points(value) for value in part.resamples) for part in parts]
+    return math.hypot(*spreads) / len(parts)
+
+
+def _agrees(part: Documents, mean: float) -> bool:
+    reported = part.reported
+    is_number = isinstance(reported, (int, float)) and math.isfinite(reported)
+    return is_number and abs(reported - mean) <= max(_ROUNDING, 1e-9 * part.metric.full_mark)

@@ -74,6 +74,11 @@ class StudyBook:
             "cpus": resources.cpus_per_worker if is_training else 1,
         }
 
+    def has_left(self, job: Job) -> bool:
+        """Whether a trial on GPUs has its answers; on CPUs its scoring takes the place of its workers."""
+        is_on_gpus = job.kind == "trial" and self._study.resources.gpus_per_worker > 0
+        return is_on_gpus and self._folder.answered(job.job_id).exists()
+
     def ended(self, job: Job, attempt: int, outcome: Outcome, verdict: Verdict) -> None:
         self._progress.ended(job.job_id, attempt, outcome, verdict)
         self._seconds[job.job_id] = self._seconds.get(job.job_id, 0.0) + outcome.seconds

@@ -7,12 +7,13 @@ so it imports neither torch nor the study, asks for no CPU, and everything heavy
 import time
 from typing import Any
 
-from vvlm_ray.orchestration.attempts import FAILED, LOST, Outcome
+from vvlm_ray.orchestration.attempts import FAILED, FINISHED, LOST, Outcome
 
 # Every Ray head node has this resource; a sliver of it keeps the drivers there and takes no CPU.
 DRIVER_RESOURCES = {"node:__internal_head__": 0.0001}
 MAX_CALLS = 50  # jobs of one process in local mode: decord and allocators grow over long runs
 WATCH_SECONDS = 5.0
+ANSWERED_FILE = "answered.json"  # StudyFolder.answered
 
 
 def drive(config: dict[str, Any], *, settings: dict[str, Any]) -> None:
@@ -31,6 +32,41 @@ def drive(config: dict[str, Any], *, settings: dict[str, Any]) -> None:
 
 
 def _run(spec: dict[str, Any]) -> Outcome:
+    """The job; of a trial, until it has its answers, and then their scoring, for which no GPU is needed."""
+    if spec["kind"] != "trial":
+        return _attempt(spec)
+    if not _is_answered(spec):
+        outcome = _attempt(spec)
+        if outcome.outcome != FINISHED:
+            return outcome
+    return _score(spec)
+
+
+def _is_answered(spec: dict[str, Any]) -> bool:
+    from vvlm_ray.study.storage import open_storage
+
+    return (open_storage(spec["run"]) / ANSWERED_FILE).exists()
+
+
+def _score(spec: dict[str, Any]) -> Outcome:
+    """A task of one CPU, on this machine where that has one: the judge's store trusts locks within a machine.
+
+    Nobody watches how it gets on: it may wait for a busy judge, and knows itself for how long.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from vvlm_ray.orchestration.job import score_answered
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    task = ray.remote(num_cpus=1, max_retries=0, max_calls=MAX_CALLS, scheduling_strategy=here)(score_answered)
+    try:
+        return Outcome(**ray.get(task.remote(spec)))
+    except ray.exceptions.RayError as error:
+        return _outcome_of(error, 0)
+
+
+def _attempt(spec: dict[str, Any]) -> Outcome:
     import ray
 
     runner, ref = _start(spec)

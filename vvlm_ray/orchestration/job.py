@@ -18,7 +18,6 @@ from vvlm_ray.orchestration.placement import failure_config, never_started, scal
 from vvlm_ray.planning.jobs import WORKERS_NOTE, backbone_of_projector, projector_file
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study, write_json
-from vvlm_ray.study.records import is_finished
 from vvlm_ray.study.stages import forget_stage, read_stage
 from vvlm_ray.study.storage import open_storage
 
@@ -48,9 +47,25 @@ def _trial(folder: StudyFolder, study: Study, run: Path, spec: dict[str, Any]) -
     trial = json.loads(spec["trial"])
     job = {key: spec[key] for key in ("study_root", "sweep_file", "run", "attempt", "seconds_before")}
     _train(study, {"loop": "trial", "trial": trial} | job, run, spec)
-    if not is_finished(folder, spec["job_id"]):
-        raise RuntimeError("the training job ended and left no record")
-    tracking.publish(folder, study, trial, run)  # after the record, and it can do no harm
+    if not folder.answered(spec["job_id"]).exists():
+        raise RuntimeError("the training job ended and left no answers")
+
+
+def score_answered(spec: dict[str, Any]) -> dict[str, Any]:
+    """Make an answered trial's record (see scoring.py), once its workers are gone; an `Outcome` as a dict."""
+    from vvlm_ray.orchestration.scoring import score_trial
+
+    run = open_storage(spec["run"])
+    failure: dict[str, Any] = {}
+    try:
+        folder, study = open_study(spec["study_root"])
+        trial = json.loads(spec["trial"])
+        with captured(run, spec["attempt"], 0):
+            score_trial(spec["study_root"], spec["sweep_file"], trial)
+        tracking.publish(folder, study, trial, run)  # after the record, and it can do no harm
+    except Exception as error:
+        failure = _failure(error)
+    return asdict(Outcome(**{"outcome": FINISHED, "where": socket.gethostname()} | failure))
 
 
 def _projector(folder: StudyFolder, study: Study, run: Path, spec: dict[str, Any]) -> None:
@@ -93,9 +108,9 @@ def work(config: dict[str, Any]) -> None:
     """What each worker runs: its part of the job, with all that it prints kept in the job's folder."""
     import ray.train
 
-    from vvlm_ray.orchestration.worker import finetune_and_evaluate, pretrain_projector
+    from vvlm_ray.orchestration.worker import finetune_and_answer, pretrain_projector
 
-    loop: Callable[[dict[str, Any]], None] = {"trial": finetune_and_evaluate, "projector": pretrain_projector}[
+    loop: Callable[[dict[str, Any]], None] = {"trial": finetune_and_answer, "projector": pretrain_projector}[
         config["loop"]
     ]
     with captured(open_storage(config["run"]), config["attempt"], ray.train.get_context().get_world_rank()):

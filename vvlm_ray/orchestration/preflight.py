@@ -166,16 +166,24 @@ class _Check:
         check_backbone(name, self, trials, {key: rows for key, rows in sources.items() if key != "stage1"})
 
     def _evaluation(self) -> None:
-        from vvlm_ray.evaluation.benchmarks import BENCHMARKS
-        from vvlm_ray.evaluation.checks import check_tasks
+        from vvlm_ray.evaluation.judge_client import key_problem
+        from vvlm_ray.evaluation.lmms import version_problem
+        from vvlm_ray.evaluation.tasks import task_problems
 
         evaluation = self.study.evaluation
-        published = [task for task in evaluation.tasks if task in BENCHMARKS]
-        doubled = [task for task in dict.fromkeys(evaluation.tasks) if evaluation.tasks.count(task) > 1]
-        for task in doubled:
-            self.add("evaluation.tasks", f"{task} is named twice; name it once")
-        for message in check_tasks(published) if published else ():
-            if "named twice" not in message:
+        names = list(dict.fromkeys(evaluation.tasks))
+        for task in names:
+            if evaluation.tasks.count(task) > 1:
+                self.add("evaluation.tasks", f"{task} is named twice; name it once")
+        known = [task for task in names if task not in evaluation.local]  # those are looked at below
+        found = [version_problem(), key_problem(evaluation.judge) if evaluation.is_judged else None]
+        if known:
+            found += task_problems(
+                evaluation.model_copy(update={"tasks": known}), lambda raw: self.folder.resolve(raw, self.sweep_file)
+            )
+        told = [message for message in dict.fromkeys(found) if message]
+        for message in told:
+            if not any(message != other and message in other for other in told):
                 self.add("evaluation.tasks", message)
         for name, task in evaluation.local.items():
             if not task.questions.startswith(STUDY_PREFIX):

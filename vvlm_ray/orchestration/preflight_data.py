@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vvlm_ray.data.examples import Example, find_video
-from vvlm_ray.data.rows import read_rows
 from vvlm_ray.data.sources import open_mixture, source_key
 from vvlm_ray.data.table import Rows
 from vvlm_ray.errors import UserError
+from vvlm_ray.evaluation.local_tasks import read_questions
 from vvlm_ray.scaling.parallel import Map
-from vvlm_ray.study.sections import LocalTask, Source
+from vvlm_ray.study.evaluation_section import LocalTask
+from vvlm_ray.study.sections import Source
 
 if TYPE_CHECKING:
     from vvlm_ray.orchestration.preflight import _Check
@@ -63,22 +64,12 @@ def check_questions(name: str, task: LocalTask, check: _Check) -> None:
     path, root = check.resolve(task.questions), check.resolve(task.video_root)
     if not path.is_file():
         return  # named already
-    videos, bad = [], []
     try:
-        for place, row in read_rows(path):
-            if isinstance(row, dict) and isinstance(row.get("video"), str) and "\0" not in row["video"]:
-                videos.append(row["video"])
-            if not isinstance(row, dict) or not all(
-                _is_text(row.get(part)) for part in ("video", "question", "answer")
-            ):
-                bad.append(place)
+        videos = [row["video"] for row in read_questions(path, task.scoring)]
     except UserError as error:
-        check.add(f"{key}.questions", str(error), "write one JSON object a line")
+        check.add(f"{key}.questions", str(error), "give every question id, video, question and its answer")
         return
-    if bad or not videos:
-        what = f"{path}, {bad[0]}: video, question or answer is missing or empty" if bad else f"{path}: no questions"
-        check.add(f"{key}.questions", f"{what} ({len(bad)} rows)", "give every question its video and its answer")
-    elif root.is_dir():
+    if root.is_dir():
         examples = [Example(video, root / video, (), name, root=root) for video in dict.fromkeys(videos)]
         check_videos(f"{key}.video_root", root, examples, check, check.study.evaluation.max_unreadable_share)
 

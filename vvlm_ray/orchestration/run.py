@@ -84,7 +84,8 @@ def run_study(
         collected = collect_records(folder, all_trials(study, folder))
         write_tables(folder, collected)
     failed = {record["trial_id"]: record["reason"] for record in collected.failed}
-    total = len(collected.finished) + len(collected.failed) + len(collected.missing) + len(collected.damaged)
+    failed |= {record["trial_id"]: "; ".join(record["failed_tasks"].values()) for record in collected.partial}
+    total = len(collected.finished) + len(failed) + len(collected.missing) + len(collected.damaged)
     return Ended(len(collected.finished), total, failed, time.monotonic() - start)
 
 

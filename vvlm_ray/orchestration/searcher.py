@@ -16,12 +16,18 @@ from vvlm_ray.orchestration.attempts import FINISHED, Attempts, Outcome, Verdict
 from vvlm_ray.orchestration.placement import Machines
 from vvlm_ray.planning.queue import Job, Queue
 
+LOOK_SECONDS = 1.0  # how often it is looked whether a running job needs its slots no more
+
 
 class Book(Protocol):
     """Where it is written down what happens to jobs. Its methods wait while storage refuses."""
 
     def started(self, job: Job, attempt: int, nodes: list[str]) -> dict[str, Any]:
         """Returns what the driver must know further."""
+        ...
+
+    def has_left(self, job: Job) -> bool:
+        """Whether a running job needs its slots no more."""
         ...
 
     def ended(self, job: Job, attempt: int, outcome: Outcome, verdict: Verdict) -> None: ...
@@ -34,6 +40,9 @@ class NoBook:
     def started(self, job: Job, attempt: int, nodes: list[str]) -> dict[str, Any]:
         return {}
 
+    def has_left(self, job: Job) -> bool:
+        return False
+
     def ended(self, job: Job, attempt: int, outcome: Outcome, verdict: Verdict) -> None:
         pass
 
@@ -45,6 +54,7 @@ class NoBook:
 class _Running:
     job: Job
     attempt: int
+    has_left: bool = False  # its slots, to be scored elsewhere
 
 
 class StudySearcher(Searcher):
@@ -67,6 +77,7 @@ class StudySearcher(Searcher):
         self._book, self._more = book, more
         self._running: dict[str, _Running] = {}  # by Tune's trial id
         self._paused: dict[str, float] = {}  # job id -> when it may start again
+        self._next_look = 0.0
         self.error: BaseException | None = None
 
     @property
@@ -90,6 +101,7 @@ class StudySearcher(Searcher):
         for job_id in [job_id for job_id, when in self._paused.items() if when <= time.monotonic()]:
             del self._paused[job_id]
             self._queue.retry(job_id)
+        self._free_slots()
         if self._queue.is_empty:
             return Searcher.FINISHED
         job = self._queue.next()
@@ -108,6 +120,16 @@ class StudySearcher(Searcher):
             **where,
             **known,
         }
+
+    def _free_slots(self) -> None:
+        """Let others have the slots of trials that have their answers: the judge needs no GPU."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        for running in self._running.values():
+            if not running.has_left and self._book.has_left(running.job):
+                running.has_left = True
+                self._queue.free(running.job.job_id)
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         running = self._running.pop(trial_id, None)

@@ -1,43 +1,41 @@
-"""What every worker of a trial's Ray Train job runs: load, finetune, evaluate; rank 0 writes the record.
+"""What every worker of a trial's Ray Train job runs: load, finetune, answer the benchmarks' questions.
 
-The model stays where it is between finetuning and evaluation, so nothing is loaded or started twice.
+The model stays where it is between finetuning and answering, so nothing is loaded or started twice. Scores are made
+from the answers when the workers are gone (scoring.py).
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vvlm_ray.orchestration.checkpoints import CheckpointStore, remove
 from vvlm_ray.orchestration.frame_store import open_store
+from vvlm_ray.orchestration.scoring import answers_of, note_answered
 from vvlm_ray.orchestration.tracking import track
 from vvlm_ray.planning.jobs import projector_file, projector_run
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study
-from vvlm_ray.study.records import Scores, finished_record, write_record
 from vvlm_ray.study.sections import Recipe, Source
 from vvlm_ray.study.stages import StageWriter
-from vvlm_ray.study.storage import local_place, open_storage, patiently
-from vvlm_ray.study.trials import Trial, meaning_of, needs_stage1, projector_id
+from vvlm_ray.study.storage import open_storage
+from vvlm_ray.study.trials import Trial, needs_stage1, projector_id
 
 if TYPE_CHECKING:
     from vvlm_ray.training.results import StepReport
 
-VERSIONS = ("vvlm-ray", "torch", "transformers", "ray", "lmms-eval")
 
-
-def finetune_and_evaluate(config: dict[str, Any]) -> None:
+def finetune_and_answer(config: dict[str, Any]) -> None:
     """One rank of one trial; `config` holds `study_root`, `sweep_file`, the trial as a dict, and `seconds_before`:
     those of earlier attempts.
     """
     import ray.train
     import torch
 
-    from vvlm_ray.evaluation.evaluate import evaluate
-    from vvlm_ray.evaluation.judge import JudgeSettings
+    from vvlm_ray.evaluation.answering import VideoAnswerer
+    from vvlm_ray.evaluation.answers import answer_tasks
     from vvlm_ray.training.loop import finetune
 
     start = time.monotonic() - config["seconds_before"]
@@ -77,44 +75,40 @@ def finetune_and_evaluate(config: dict[str, Any]) -> None:
         )
         if study.finetune.precision == "bf16":
             model.to(torch.bfloat16)  # finetuning keeps master weights in fp32; evaluation is in what will be served
-        result = evaluate(
-            model,
-            tokenizer,
-            preprocessor,
-            tasks=study.evaluation.tasks,
-            num_frames=trial.num_frames,
-            batch_size=study.evaluation.batch_size,
-            limit=study.evaluation.limit,
-            task_folders=load.local_tasks(),
-            max_unreadable_share=study.evaluation.max_unreadable_share,
-            judge=JudgeSettings.named(study.evaluation.judge),
-            on_batch=lambda task, done, total: stage(f"evaluating {task}", done, total),
+        answered = answer_tasks(
+            VideoAnswerer(
+                model,
+                tokenizer,
+                preprocessor,
+                num_frames=trial.num_frames,
+                batch_size=study.evaluation.batch_size,
+            ),
+            study.evaluation,
+            answers_of(folder, trial.trial_id),
+            resolve=load.path,
+            on_batch=lambda task, done, total: stage(f"answering {task}", done, total),
         )
         if not is_writer:
             return
-        record = finished_record(
-            trial,
-            Scores(result.scores, standard_errors={}, subtasks={}, judge=result.judge),
-            meaning=meaning_of(study, trial),
-            details={
+        note_answered(
+            folder,
+            trial.trial_id,
+            config["sweep_file"],
+            {
                 "seconds": time.monotonic() - start,
                 "finetune_seconds": trained.seconds,
-                "evaluate_seconds": result.seconds,
+                "answer_seconds": answered.seconds,
                 "final_loss": trained.mean_loss_last_tenth,
                 "num_steps": trained.num_steps,
                 "num_examples_seen": trained.num_examples_seen,
-                "num_unreadable": trained.num_unreadable + result.num_unreadable,
+                "num_unreadable": trained.num_unreadable + answered.num_unreadable,
                 "unreadable": [[str(path), reason] for path, reason in trained.unreadable],
-                "num_questions": result.num_questions,
-                "judge": result.judge,
+                "num_questions": answered.num_questions,
                 "examples_per_second": trained.examples_per_second,
                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
                 "num_workers": context.get_world_size(),
-                "versions": {name: version(name) for name in VERSIONS},
             },
         )
-        # Before W&B, which gets its copy when this job has ended.
-        patiently(lambda: write_record(folder, record), f"the record of {trial.label}", print)
         remove(folder.trial(trial.trial_id))
         stage.end()
 
@@ -249,12 +243,3 @@ class _Loader:
         from vvlm_ray.training.settings import FinetuneSettings
 
         return FinetuneSettings(recipe, self.study.resources, self.study.data, self.trial.seed)
-
-    def local_tasks(self) -> list[Path]:
-        """The folders of the study's own lmms-eval tasks, written below the trial so that no two trials share one."""
-        from vvlm_ray.evaluation.evaluate import write_local_task
-
-        target = local_place(self.folder.trial(self.trial.trial_id)) / "tasks"
-        for name, task in self.study.evaluation.local.items():
-            write_local_task(target, name, self.path(task.questions), self.path(task.video_root))
-        return [target] if self.study.evaluation.local else []

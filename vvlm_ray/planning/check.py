@@ -54,10 +54,10 @@ def find_problems(study: Study, sweep_file: Path, folder: StudyFolder) -> list[P
         need(f"evaluation.local.{name}.questions", task.questions)
         need(f"evaluation.local.{name}.video_root", task.video_root)
     for task in study.evaluation.tasks:
-        if task not in QUESTIONS and task not in study.evaluation.local:
+        if task not in {*QUESTIONS, *study.evaluation.local, *study.evaluation.lmms_eval}:
             add(
                 "evaluation.tasks",
-                f"{task!r} is none of {', '.join(QUESTIONS)} and not in evaluation.local",
+                f"{task!r} is none of {', '.join(QUESTIONS)} and in neither evaluation.local nor .lmms_eval",
                 "correct it or describe it there",
             )
     if study.refinement and study.refinement.score not in {"avg", *study.evaluation.tasks}:

@@ -159,6 +159,13 @@ class Queue:
             self._missing[dependent] -= 1
             self._make_ready(dependent)
 
+    def free(self, job_id: str) -> None:
+        """Take a job off its nodes that goes on without them."""
+        running = self._running[job_id]
+        for name, slots in running.nodes.items():
+            self._free[name] += slots
+        self._running[job_id] = Placement(running.choice, {})
+
     def pause(self, job_id: str) -> None:
         """Take a running job off its nodes; it waits aside until `retry`."""
         self._release(job_id)

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from vvlm_ray.scaling.cost import cost_from_expression
+from vvlm_ray.study.evaluation_section import Evaluation
 from vvlm_ray.study.sections import (
     Answer,
     Backbone,
     Cost,
     CostExpression,
     Data,
-    Evaluation,
     Finetune,
     Generate,
     Isoflop,
@@ -117,11 +117,12 @@ class Study(Strict):
             )
         else:
             cost_from_expression(self.cost.expression, self.factors)
-        for task in self.evaluation.local:
-            if task in {*RECORD_COLUMNS, *self.factors}:
-                raise ValueError(f"evaluation.local.{task}: records have a column of this name; choose another")
-            if task not in self.evaluation.tasks:
-                raise ValueError(f"evaluation.local.{task}: not in evaluation.tasks, so it would never run")
+        for key in ("local", "lmms_eval"):
+            for task in getattr(self.evaluation, key):
+                if task in {*RECORD_COLUMNS, *self.factors}:
+                    raise ValueError(f"evaluation.{key}.{task}: records have a column of this name; choose another")
+                if task not in self.evaluation.tasks:
+                    raise ValueError(f"evaluation.{key}.{task}: not in evaluation.tasks, so it would never run")
         return self
 
     @model_validator(mode="after")

@@ -65,6 +65,14 @@ class StudyFolder:
         """Of a finished trial: written once."""
         return self.trial(trial_id) / "record.json"
 
+    def partial(self, trial_id: str) -> Path:
+        """The record of a trial that has only some of its scores; of no account once there is a finished one."""
+        return self.trial(trial_id) / "partial.json"
+
+    def answered(self, trial_id: str) -> Path:
+        """Says that a trial has all its answers, and what its workers know of it."""
+        return self.trial(trial_id) / "answered.json"
+
     def failure(self, trial_id: str) -> Path:
         """The record of a trial that was given up; of no account once there is a finished one."""
         return self.trial(trial_id) / "failed.json"

@@ -1,8 +1,8 @@
 """Records: one JSON file per trial, written once and atomically, and the table of those that a sweep asks for.
 
 A record holds what the trial was (`factors`, `num_examples`, `meaning`), its `scores` on 0..100, and how it went.
-That of a finished trial (record.json) can only be created, never replaced; that of one given up lies beside it
-(failed.json) and is of no account once the trial has finished.
+That of a finished trial (record.json) is created once and replaced by nothing but new scores of its own answers; that
+of one with some of its scores (partial.json), or given up (failed.json), is of no account once the trial has finished.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import math
 import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 VERSION = 2  # of the record's form
 FINISHED, FAILED = "finished", "failed"
-STATUSES = (FINISHED, FAILED)
+PARTIAL = "partial"  # answered, and some of its tasks could not be scored: scoring it again is all that is left
+STATUSES = (FINISHED, PARTIAL, FAILED)
 INDEX_FILE = "records.index.jsonl"
 MIN_NEW = 50  # records that are not in the index before it is written again
 
@@ -35,7 +36,8 @@ MIN_NEW = 50  # records that are not in the index before it is written again
 class Scores:
     """What an evaluation found, by task: score on 0..100, its standard error where known, the values of its parts.
 
-    `is_partial`: some of the study's tasks have no score. `judge`: who judged; None where nobody was asked.
+    `is_partial`: some of the study's tasks have no score; `failed` says why. `judge`: who judged; None where nobody
+    was asked.
     """
 
     scores: Mapping[str, float]
@@ -43,6 +45,7 @@ class Scores:
     subtasks: Mapping[str, Mapping[str, float]]
     is_partial: bool = False
     judge: str | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def avg(self) -> float:
@@ -54,6 +57,8 @@ def finished_record(
     trial: Trial, found: Scores, *, meaning: Mapping[str, Any], details: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The record of a trial that ran to its end: what it was, what it scored, and details of how it went.
+
+    Where some of its tasks have no score it is a partial one, whose `avg` is of the others and in no fit.
 
     Raises:
         ValueError: no score, or one that is missing, not a number or outside 0..100. It is never recorded as 0.
@@ -69,13 +74,14 @@ def finished_record(
     return {
         "version": VERSION,
         **trial.to_dict(),
-        "status": FINISHED,
+        "status": PARTIAL if found.is_partial else FINISHED,
         "scores": dict(found.scores),
         "standard_errors": dict(found.standard_errors),
         "subtasks": {task: dict(values) for task, values in found.subtasks.items()},
         "avg": found.avg,
         "partial": found.is_partial,
         "judge": found.judge,
+        **({"failed_tasks": dict(found.failed)} if found.is_partial else {}),
         "details": dict(details),
         "meaning": dict(meaning),
     }
@@ -86,8 +92,10 @@ def failed_record(trial: Trial, reason: str, attempts: int) -> dict[str, Any]:
     return {"version": VERSION, **trial.to_dict(), "status": FAILED, "reason": reason, "attempts": attempts}
 
 
-def write_record(folder: StudyFolder, record: dict[str, Any]) -> bool:
+def write_record(folder: StudyFolder, record: dict[str, Any], *, replace: bool = False) -> bool:
     """Write a record; False where a finished one is there already, which stays.
+
+    `replace`: a finished one of the same trial makes way for this one, of new scores.
 
     Raises:
         OSError: storage refuses, or the study's folder is gone (and must not be made anew on another disk).
@@ -98,9 +106,12 @@ def write_record(folder: StudyFolder, record: dict[str, Any]) -> bool:
     if record["status"] != FINISHED:
         if folder.record(trial_id).exists():
             return False
-        write_atomically(folder.failure(trial_id), text)
+        write_atomically(folder.partial(trial_id) if record["status"] == PARTIAL else folder.failure(trial_id), text)
         return True
     folder.trial(trial_id).mkdir(parents=True, exist_ok=True)
+    if replace:
+        write_atomically(folder.record(trial_id), text)
+        return True
     return create(folder.record(trial_id), text)
 
 
@@ -110,7 +121,7 @@ def read_record(folder: StudyFolder, trial_id: str) -> dict[str, Any] | None:
     Raises:
         UserError: the file is there but is not a record.
     """
-    for path in (folder.record(trial_id), folder.failure(trial_id)):
+    for path in (folder.record(trial_id), folder.partial(trial_id), folder.failure(trial_id)):
         try:
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -135,7 +146,7 @@ def set_damaged_aside(folder: StudyFolder, damaged: Iterable[str]) -> list[Path]
     """Rename what cannot be read as the record of these trials, so that they can run again; returns the new names."""
     aside = []
     for trial_id in damaged:
-        for path in (folder.record(trial_id), folder.failure(trial_id)):
+        for path in (folder.record(trial_id), folder.partial(trial_id), folder.failure(trial_id)):
             if path.exists():
                 target = path.with_name(f"{path.stem}.damaged-{uuid.uuid4().hex[:8]}.json")
                 path.rename(target)
@@ -157,6 +168,7 @@ class Collected:
     """
 
     finished: tuple[dict[str, Any], ...]
+    partial: tuple[dict[str, Any], ...]
     failed: tuple[dict[str, Any], ...]
     missing: tuple[str, ...]
     damaged: Mapping[str, str]
@@ -166,11 +178,13 @@ class Collected:
     def notes(self) -> list[str]:
         """What a reader of the finished records must know of the others."""
         told = []
+        if self.partial:
+            told.append(f"{len(self.partial)} have only some of their scores (`vvlm-ray score` makes the others)")
         if self.failed:
             told.append(f"{len(self.failed)} trials failed")
         if self.missing:
             told.append(f"{len(self.missing)} trials have not run yet")
-        total = len(self.finished) + len(self.failed) + len(self.missing) + len(self.damaged)
+        total = len(self.finished) + len(self.partial) + len(self.failed) + len(self.missing) + len(self.damaged)
         notes = [f"{len(self.finished)} of {total} trials are finished: {', '.join(told)}"] if told else []
         notes += [f"left out: {problem}" for problem in self.damaged.values()]
         if self.others:
@@ -184,7 +198,7 @@ class Collected:
         """One row per record, finished first: a column for each factor and each task; the avg only of whole sets."""
         import pandas as pd
 
-        return pd.DataFrame([row_of(record) for record in (*self.finished, *self.failed)])
+        return pd.DataFrame([row_of(record) for record in (*self.finished, *self.partial, *self.failed)])
 
 
 def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +207,8 @@ def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
     row |= record["factors"]
     row |= {key: record[key] for key in ("num_examples", "inference_flops", "target_flops", "seed")}
     row |= record.get("scores", {})
-    row |= {"avg": record.get("avg"), "partial": record.get("partial"), "status": record["status"]}
+    avg = None if record.get("partial") else record.get("avg")
+    row |= {"avg": avg, "partial": record.get("partial"), "status": record["status"]}
     row |= {"reason": record.get("reason"), "judge": record.get("judge")}
     row |= {f"{task}_se": error for task, error in record.get("standard_errors", {}).items()}
     row |= {k: v for k, v in record.get("details", {}).items() if not isinstance(v, dict | list) and k not in row}
@@ -203,7 +218,8 @@ def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def collect_records(folder: StudyFolder, trials: Iterable[Trial]) -> Collected:
     """The records of these trials; nothing that is wrong with one of them is in the way of the others."""
-    finished, failed, missing, damaged = [], [], [], {}
+    by_status: dict[str, list[dict[str, Any]]] = {status: [] for status in STATUSES}
+    missing, damaged = [], {}
     ids = [trial.trial_id for trial in trials]
     for trial_id, record in read_records(folder, ids).items():
         if isinstance(record, UserError):
@@ -211,10 +227,10 @@ def collect_records(folder: StudyFolder, trials: Iterable[Trial]) -> Collected:
         elif record is None:
             missing.append(trial_id)
         else:
-            (finished if record["status"] == FINISHED else failed).append(record)
+            by_status[record["status"]].append(record)
     known = set(ids)
     others = sum(trial_id not in known for trial_id in _stamps(folder))
-    return Collected(tuple(finished), tuple(failed), tuple(missing), damaged, others)
+    return Collected(*(tuple(by_status[status]) for status in STATUSES), tuple(missing), damaged, others)
 
 
 def read_records(folder: StudyFolder, ids: Sequence[str]) -> dict[str, dict[str, Any] | UserError | None]:
@@ -307,7 +323,7 @@ def _problem_of(record: Any, trial_id: str) -> str | None:
         Trial.from_dict(record)
     except (KeyError, TypeError, ValueError):
         return "a record with parts missing"
-    if record["status"] == FINISHED:
+    if record["status"] != FAILED:
         scores = record.get("scores")
         if not (isinstance(scores, dict) and scores and all(_is_number(s) and 0 <= s <= 100 for s in scores.values())):
             return "a finished record without scores on 0..100"

@@ -125,22 +125,6 @@ class Synthetic(Strict):
     base_training: float = Field(1.0, gt=0, description="scales the steps of the backbones' base training")
 
 
-class LocalTask(Strict):
-    """A benchmark of the user's own: questions as JSONL and the folder of their videos."""
-
-    questions: str
-    video_root: str
-
-
-class Evaluation(Strict):
-    tasks: list[str] = []
-    local: dict[Name, LocalTask] = {}
-    batch_size: int = Field(16, gt=0)
-    limit: int | None = Field(None, gt=0)
-    max_unreadable_share: float = Field(0.0, ge=0, lt=1)
-    judge: str = "gpt-4o-mini-2024-07-18"
-
-
 class Finetune(Recipe):
     """Stage 2 (Wang et al. 2025, Table 4): all parameters, one epoch. `lr` is that of the LM and the projector."""
 

@@ -130,10 +130,10 @@ class _Meanings:
             },
             "synthetic": study.synthetic.model_dump() if study.synthetic else None,
             "finetune": study.recipe_of(backbone).model_dump(),
-            "evaluation": study.evaluation.model_dump(include={"tasks", "limit", "judge"})
+            "evaluation": study.evaluation.meaning
             | {
                 "local": {
-                    name: _content(study, f"evaluation.local.{name}", {"questions": task.questions, "video_root": None})
+                    name: _content(study, f"evaluation.local.{name}", task.meaning)
                     for name, task in study.evaluation.local.items()
                 }
             },
