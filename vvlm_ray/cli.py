@@ -7,6 +7,7 @@ import click
 # command -> module that defines a click command of that name
 COMMANDS = {
     "quickstart": "quickstart",
+    "init": "init",
     "check": "check",
     "plan": "plan",
     "design": "design",
@@ -44,6 +45,7 @@ class LazyGroup(click.Group):
 # One line each, here so that --help need not import the commands.
 HELP = {
     "quickstart": "the whole pipeline, small and real, on this machine",
+    "init": "write a study for folders of models and data",
     "check": "hold a study against reality: weights, rows, videos, benchmarks, keys; no GPU is taken",
     "plan": "trials, cost, schedule and problems of a sweep; spends nothing",
     "design": "choose runs for a training budget by simulation, and write them as a sweep file",
