@@ -17,6 +17,8 @@ from vvlm_ray.scaling.superform import SuperForm, fit_form
 
 NUM_FEATURES = 256
 MOST_FOR_HYPER = 300  # configurations that hyperparameters and evidence are learnt from: their cost grows with the cube
+MOST_FOR_START = 100  # of these, where the search for hyperparameters begins
+POLISH = 12  # iterations on all of them
 LOG_TWO_PI = float(np.log(2 * np.pi))
 
 
@@ -200,14 +202,14 @@ class Evidence:
         result += 0.5 * (off**2).sum() + np.log(self.prior_sd).sum() + 0.5 * len(hyper) * LOG_TWO_PI
         return float(result), gradient + off / self.prior_sd
 
-    def maximise(self, trend_covariance, residual, start):
+    def maximise(self, trend_covariance, residual, start, iterations=60):
         """The best hyperparameters from several starts, and the log evidence with Laplace's volume."""
         best = None
         for begin in start:
             found = minimize(
                 self.negative, begin, (trend_covariance, residual), jac=True, method="L-BFGS-B",
                 bounds=list(zip(self.prior_mean - 5 * self.prior_sd, self.prior_mean + 5 * self.prior_sd, strict=True)),
-                options={"maxiter": 60, "ftol": 1e-7},
+                options={"maxiter": iterations, "ftol": 1e-7},
             )  # fmt: skip
             if best is None or found.fun < best.fun:
                 best = found
@@ -216,12 +218,11 @@ class Evidence:
     def log_evidence(self, hyper, value, trend_covariance, residual) -> float:
         size = len(hyper)
         hessian = np.empty((size, size))
+        here = self.negative(hyper, trend_covariance, residual)[1]
         for i in range(size):
             step = np.zeros(size)
-            step[i] = 1e-3
-            up = self.negative(hyper + step, trend_covariance, residual)[1]
-            down = self.negative(hyper - step, trend_covariance, residual)[1]
-            hessian[i] = (up - down) / 2e-3
+            step[i] = 1e-4
+            hessian[i] = (self.negative(hyper + step, trend_covariance, residual)[1] - here) / 1e-4
         eigen = np.linalg.eigvalsh(0.5 * (hessian + hessian.T))
         eigen = np.maximum(eigen, 0.25 / np.max(self.prior_sd) ** 2)
         return float(-value + 0.5 * size * LOG_TWO_PI - 0.5 * np.log(eigen).sum())
@@ -230,10 +231,7 @@ class Evidence:
 def fit_member(name: str, data: Grouped, trend: SuperForm | Line, kernel_kind: str | None, theta: np.ndarray) -> Member:
     """Hyperparameters, a refit of the trend under them, and the evidence; `theta` is where the trend is first."""
     kernel = Kernel(kernel_kind, len(data.z)) if kernel_kind else None
-    some = data
-    if len(data.y) > MOST_FOR_HYPER:
-        chosen = np.random.default_rng(31).permutation(len(data.y))[:MOST_FOR_HYPER]
-        some = data.first(np.sort(chosen))
+    few, some = _thinned(data, MOST_FOR_START), _thinned(data, MOST_FOR_HYPER)
     evidence = Evidence(some, kernel)
     starts = [evidence.prior_mean]
     if kernel is not None:
@@ -241,13 +239,17 @@ def fit_member(name: str, data: Grouped, trend: SuperForm | Line, kernel_kind: s
         second[data.num_noise] -= 2.0
         starts.append(second)
     parts = linearise(trend, theta, some)
-    hyper, value = evidence.maximise(*parts[1:], starts)
+    if few is some:
+        hyper, value = evidence.maximise(*parts[1:], starts)
+    else:
+        first, _ = Evidence(few, kernel).maximise(*linearise(trend, theta, few)[1:], starts)
+        hyper, value = evidence.maximise(*parts[1:], [first], POLISH)
     if isinstance(trend, SuperForm):
         for _ in range(1 if kernel is not None else 2):
             whiten = np.linalg.inv(np.linalg.cholesky(evidence.covariance(hyper)))
             theta, _ = fit_form(trend, some.u, some.y, whiten, theta[None], iterations=20)
             parts = linearise(trend, theta, some)
-            hyper, value = evidence.maximise(*parts[1:], [hyper])
+            hyper, value = evidence.maximise(*parts[1:], [hyper], 60 if few is some else POLISH)
     log_evidence = evidence.log_evidence(hyper, value, *parts[1:])
     if some is not data:
         evidence, parts = Evidence(data, kernel), linearise(trend, theta, data)
@@ -267,6 +269,13 @@ def fit_member(name: str, data: Grouped, trend: SuperForm | Line, kernel_kind: s
         noise_variance=evidence.noise_variance(hyper),
         run_variance=evidence.run_variance(hyper),
     )
+
+
+def _thinned(data: Grouped, most: int) -> Grouped:
+    """At most so many configurations, always the same ones."""
+    if len(data.y) <= most:
+        return data
+    return data.first(np.sort(np.random.default_rng(31).permutation(len(data.y))[:most]))
 
 
 def linearise(trend: SuperForm | Line, theta: np.ndarray, data: Grouped):
