@@ -118,3 +118,26 @@ def test_runs_of_one_configuration_are_drawn_and_left_out_together():
     parent = fit(runs, "mult", starts=5)
     again = fit_resamples(runs, settings, [0, 1], parent.basins)
     assert np.isfinite(again[2]).all()
+
+
+def test_limits_beside_the_budget_keep_configurations_out(noisy_bag):
+    from vvlm_ray.scaling.frontier import frontier
+    from vvlm_ray.scaling.space import Limit
+
+    space = noisy_bag.runs.space
+    tight = space.within(Limit.parse("num_frames <= 6"), Limit.parse("2 * lm_params <= 6e9"))
+    grid, every = tight.grid(), space.grid()
+    kept = (every.points["num_frames"] <= 6) & (every.points["lm_params"] <= 3e9)
+    np.testing.assert_array_equal(grid.cost, every.cost[kept])
+    line = frontier(noisy_bag.over(tight), [5, 20], 1e6)
+    assert line.factors["num_frames"].max() <= 6 and line.factors["lm_params"].max() <= 3e9
+    assert Space.from_dict(tight.to_dict()).grid().cost.tolist() == grid.cost.tolist()
+    assert pickle.loads(pickle.dumps(tight)).limits == tight.limits
+    held = tight.fix(lm_params=2.8e9)
+    assert held.grid().points["num_frames"].max() == 6
+    with pytest.raises(UserError, match=r"no configuration of the grid keeps num_frames <= 0\.5"):
+        space.within(Limit.parse("num_frames <= 0.5")).grid()
+    with pytest.raises(UserError, match="write arithmetic"):
+        Limit.parse("num_frames < 3")
+    with pytest.raises(UserError, match="'memory', which is no factor"):
+        space.within(Limit.parse("memory <= 3")).over(noisy_bag.runs.factors)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -36,12 +36,43 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A constraint beside the budget: arithmetic over the factors that must not exceed `most` (frames, bytes, ms)."""
+
+    expression: str
+    most: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Limit":
+        """`"num_frames <= 64"`, `"2 * lm_params + 1e5 * num_frames * tokens_per_frame <= 24e9"`. Raises UserError."""
+        expression, sign, most = text.partition("<=")
+        try:
+            bound = float(most)
+        except ValueError:
+            bound = math.nan
+        if not sign or not math.isfinite(bound):
+            raise UserError(f"limit {text!r}: write arithmetic over factors, <= and a number")
+        limit = cls(expression.strip(), bound)
+        _ = limit.cost.reads
+        return limit
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(self.expression, unit="")
+
+    @property
+    def text(self) -> str:
+        return f"{self.expression} <= {self.most:g}"
+
+
+@dataclass(frozen=True)
 class Space:
     """Factors {name: levels (L,)} that may be combined freely, and the cost of a combination; X of Eq. 4.
 
     `Space(levels={"lm_params": [1e9, 7.5e9], "num_frames": range(1, 65)}, cost=cost(vision_tokens=729))`. Runs fill
     in what is not given: the levels of the method for frames and tokens, else those that were run; Eq. 1 where the
-    factors are those of Eq. 1. `cost` is None where it is unknown: there is no frontier then.
+    factors are those of Eq. 1. `cost` is None where it is unknown: there is no frontier then. Only configurations
+    within all `limits` may be chosen.
 
     Raises:
         UserError: a level that is not a positive number, too many points, or a cost that names no factor.
@@ -49,13 +80,16 @@ class Space:
 
     levels: Mapping[str, np.ndarray] = field(default_factory=dict)
     cost: Cost | None = None
+    limits: tuple[Limit, ...] = ()
+    held: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "held", MappingProxyType(dict(self.held)))
         levels = {name: _levels(name, values) for name, values in self.levels.items()}
         object.__setattr__(self, "levels", MappingProxyType(levels))
 
     def __reduce__(self):
-        return Space, (dict(self.levels), self.cost)
+        return Space, (dict(self.levels), self.cost, self.limits, dict(self.held))
 
     @property
     def factors(self) -> tuple[str, ...]:
@@ -80,12 +114,19 @@ class Space:
         cost = self.cost or usual_cost(tuple(factors))
         if cost is not None:
             cost.check(tuple(factors))
-        return Space(levels, cost)
+        for limit in self.limits:
+            limit.cost.check((*factors, *self.held))
+        return replace(self, levels=levels, cost=cost)
+
+    def within(self, *limits: Limit) -> "Space":
+        """The space with further limits."""
+        return replace(self, limits=(*self.limits, *limits))
 
     def fix(self, **values: float) -> "Space":
         """The space without these factors, which are held at a value each."""
         levels = {name: levels for name, levels in self.levels.items() if name not in values}
-        return Space(levels, self.cost.fix(**values) if self.cost else None)
+        cost = self.cost.fix(**values) if self.cost else None
+        return replace(self, levels=levels, cost=cost, held={**self.held, **values})
 
     def grid(self) -> Grid:
         """Every combination of the levels, cheapest first.
@@ -109,6 +150,13 @@ class Space:
                 f"the cost of a grid point ({where}) is {values[bad[0]]:g}, not a positive number: "
                 "check the cost and the grid"
             )
+        for limit in self.limits:
+            kept = np.asarray(limit.cost(**self.held, **points), float) <= limit.most
+            if not kept.any():
+                raise UserError(
+                    f"no configuration of the grid keeps {limit.text}: raise the limit or add levels (--grid)"
+                )
+            points, values = {name: column[kept] for name, column in points.items()}, values[kept]
         order = np.argsort(values, kind="stable")
         return Grid({name: column[order] for name, column in points.items()}, values[order])
 
@@ -124,11 +172,18 @@ class Space:
     def to_dict(self) -> dict:
         """Plain values; `Space.from_dict` makes it again."""
         levels = {name: values.tolist() for name, values in self.levels.items()}
-        return {"levels": levels, "cost": self.cost.to_dict() if self.cost else None}
+        return {
+            "levels": levels,
+            "cost": self.cost.to_dict() if self.cost else None,
+            "limits": [limit.text for limit in self.limits],
+            "held": dict(self.held),
+        }
 
     @classmethod
     def from_dict(cls, value: Mapping) -> "Space":
-        return cls(value["levels"], Cost(**value["cost"]) if value["cost"] else None)
+        limits = tuple(Limit.parse(text) for text in value.get("limits", ()))
+        cost = Cost(**value["cost"]) if value["cost"] else None
+        return cls(value["levels"], cost, limits, value.get("held", {}))
 
 
 def usual_cost(factors: Sequence[str]) -> Cost | None:
