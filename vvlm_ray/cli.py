@@ -18,11 +18,11 @@ COMMANDS = {
     "score": "score",
     "doctor": "doctor",
     "report": "report",
-    "fit": "analyse",
-    "compare": "analyse",
-    "frontier": "analyse",
-    "elasticity": "analyse",
-    "recommend": "analyse",
+    "fit": "fit",
+    "compare": "compare",
+    "frontier": "frontier",
+    "elasticity": "elasticity",
+    "recommend": "recommend",
 }
 
 
@@ -34,7 +34,9 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
-            return None
+            from vvlm_ray.errors import did_you_mean
+
+            raise click.UsageError(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}", ctx)
         return getattr(importlib.import_module(f"vvlm_ray.commands.{COMMANDS[name]}"), name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

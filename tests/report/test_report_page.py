@@ -114,7 +114,7 @@ def test_tables_hold_the_numbers_of_the_analysis(whole):
     rows = json.loads((folder / "report" / "frontier.json").read_text())
     average = analyse(source)
     assert [r["lm_params"] for r in rows] == average.frontier.factors["lm_params"].tolist()
-    assert [r["error_low"] for r in rows] == pytest.approx(average.frontier.low.tolist())
+    assert [r["low"] for r in rows] == pytest.approx(average.frontier.low.tolist())
     with (folder / "report" / "frontier.csv").open() as file:
         assert [float(r["error"]) for r in csv.DictReader(file)] == pytest.approx(average.frontier.error.tolist())
 
@@ -160,7 +160,7 @@ def test_a_table_with_factors_of_its_own(tmp_path):
     error = 8 + 20 * params**-0.5 + 15 * tokens**-0.6 + rng.normal(0, 0.1, 16)
     path = tmp_path / "runs.csv"
     pd.DataFrame({"params": params, "tokens": tokens, "accuracy": 100 - error}).to_csv(path, index=False)
-    done = report(path, "--factors", "params,tokens", "--metric", "accuracy", "--cost", "1e9 * params * tokens",
+    done = report(path, "--factors", "params,tokens", "--score", "accuracy", "--cost", "1e9 * params * tokens",
                   "--resamples", 6, "--starts", 20)  # fmt: skip
     assert done.exit_code == 0, done.output
     out = tmp_path / "runs-report"
@@ -170,7 +170,7 @@ def test_a_table_with_factors_of_its_own(tmp_path):
     assert "the cost of this study is not Eq. 1" in text
     assert re.search(r"cheaper (6|7)\d% of the runs", text)
     assert not (tmp_path / "fits").exists()
-    done = report(path, "--factors", "params,tokens", "--metric", "accuracy", "--resamples", 4, "--starts", 12)
+    done = report(path, "--factors", "params,tokens", "--score", "accuracy", "--resamples", 4, "--starts", 12)
     assert done.exit_code == 0, done.output
     assert "what a configuration of these factors costs is unknown" in Page(out / "report.html").text.lower()
 
@@ -181,8 +181,8 @@ def test_a_table_with_factors_of_its_own(tmp_path):
         (["nowhere.csv"], "nowhere.csv: no such file"),
         (["."], "there is no records.csv or records.parquet"),
         (["runs.csv"], "there is no column 'lm_params'"),
-        (["runs.csv", "--factors", "a", "--metric", "s"], "row 2 (line 3), column 's': 101 is no score on 0..100"),
-        (["runs.csv", "--factors", "a,b", "--cost", "2 * c", "--metric", "s"], "'c', which is no factor"),
+        (["runs.csv", "--factors", "a", "--score", "s"], "row 2 (line 3), column 's': 101 is no score on 0..100"),
+        (["runs.csv", "--factors", "a,b", "--cost", "2 * c", "--score", "s"], "'c', which is no factor"),
     ],
 )
 def test_bad_input_ends_with_code_2_and_says_where(tmp_path, monkeypatch, arguments, message):

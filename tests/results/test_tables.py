@@ -56,7 +56,7 @@ def test_named_columns_and_an_error_column(tmp_path):
     assert list(runs.factors) == ["N", "num_frames"]
     assert (runs.error == 40).all()
     runs, _ = read(tmp_path, frame, Columns(("N", "num_frames"), score="avg"))
-    assert runs.num_examples is None
+    assert runs.num_examples is not None, "used whatever the factors are"
 
 
 @pytest.mark.parametrize(("column", "value", "message"), [
@@ -137,5 +137,5 @@ def test_a_folder_knows_its_cost_and_grid(tmp_path):
     assert source.cost(lm_params=1e9, num_frames=2, tokens_per_frame=4) == 2 * 2 * (1e6 * 64 + 1e9 * 4)
     assert (source.grid["num_frames"] == [1, 2]).all()
     (tmp_path / "sweep.yaml").write_text("cost: {vision_params: many}\n")
-    with pytest.raises(UserError, match=r"sweep.yaml, cost.vision_params: 'many' is not a number"):
+    with pytest.raises(UserError, match=r"sweep.yaml:\n  line 1, cost.vision_params"):
         open_source(tmp_path)

@@ -38,7 +38,7 @@ def next(*, records, gpu_hours, most, budgets, num_examples, sizes, throughput, 
     from vvlm_ray.errors import UserError
     from vvlm_ray.report import words
     from vvlm_ray.results.analysis import usable
-    from vvlm_ray.results.source import open_source, read_runs
+    from vvlm_ray.results.source import Choice, open_source, read_runs
     from vvlm_ray.results.tables import DEFAULT_FACTORS, Columns
     from vvlm_ray.scaling.cost import training_flops
     from vvlm_ray.scaling.forms import FORM_NAMES
@@ -46,7 +46,8 @@ def next(*, records, gpu_hours, most, budgets, num_examples, sizes, throughput, 
     from vvlm_ray.scaling.value import Question, expected_regret
 
     names = tuple(name.strip() for name in factors.split(",") if name.strip()) if factors else DEFAULT_FACTORS
-    source = open_source(records, Columns(names, data_size, score, error_column), cost_text)
+    choice = Choice(expression=cost_text, unit="FLOPs" if cost_text else None)
+    source = open_source(records, Columns(names, data_size, score, error_column), choice)
     observed = read_runs(source, score or error_column or source.scores()[0])
     runs, fixed, _, notes = usable(observed.runs, FORM_NAMES[-1])
     notes = [note for note in (*observed.notes, *notes) if "too few" not in note]

@@ -11,6 +11,7 @@ from vvlm_ray.report.figures.frontier import draw_frontier
 from vvlm_ray.report.progress import shown
 from vvlm_ray.results.analysis import Analysis, Progress, analyse, validated_forms
 from vvlm_ray.scaling.forms import AUTO
+from vvlm_ray.scaling.frontier import Frontier
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
 
@@ -52,9 +53,8 @@ def comparison_line(analysis: Analysis) -> list[str]:
     told = []
     for b in np.flatnonzero(~same):
         x = {name: float(values[b]) for name, values in line.factors.items()} | dict(analysis.fixed)
-        told.append(
-            f"{words.flops(line.raw_budgets[b])}: {words.configuration(x, analysis.names)}, {100 - line.error[b]:.1f}"
-        )
+        budget = analysis.cost.text(line.raw_budgets[b])
+        told.append(f"{budget}: {words.configuration(x, analysis.names)}, {100 - line.error[b]:.1f}")
     others = f"; otherwise {'; '.join(told)}" if told else ""
     return [f"For comparison, {analysis.bag.label} alone agrees at {same.sum()} of {len(same)} budgets{others}."]
 
@@ -97,13 +97,13 @@ def frontier_table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     header = ["budget", *(words.label(name) for name in line.factors), "cost", "score", _band(analysis), "agree", ""]
     rows = []
     for b, budget in enumerate(line.raw_budgets):
-        cells = [words.flops(budget)]
+        cells = [analysis.cost.text(budget)]
         for name, values in line.factors.items():
             low, high = line.factor_low[name][b], line.factor_high[name][b]
             spread = "" if low == high else f" [{words.count(low)}..{words.count(high)}]"
             cells.append(words.level(name, values[b], analysis.names) + spread)
         cells += [
-            words.flops(line.raw_cost[b]),
+            analysis.cost.text(line.raw_cost[b]),
             f"{100 - line.error[b]:.1f}",
             f"{100 - line.high[b]:.1f}..{100 - line.low[b]:.1f}",
             f"{line.agreement[b]:.0%}",
@@ -115,15 +115,17 @@ def frontier_table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
 
 def sentences(analysis: Analysis) -> list[str]:
     """For every budget asked for, what to deploy, what to expect of it, and how sure that is."""
-    line = analysis.frontier
-    if line is None:
-        return []
+    return [] if analysis.frontier is None else sentences_of(analysis, analysis.frontier)
+
+
+def sentences_of(analysis: Analysis, line: Frontier) -> list[str]:
+    """The same for any frontier of the analysis."""
     found = []
     for b, budget in enumerate(line.raw_budgets):
         chosen = {name: float(values[b]) for name, values in line.factors.items()} | dict(analysis.fixed)
         text = (
-            f"Up to {words.flops(budget)} per video: deploy {words.configuration(chosen, analysis.names)} "
-            f"({words.flops(line.raw_cost[b])}); expected score {100 - line.error[b]:.1f}, {_band(analysis)} "
+            f"Up to {analysis.cost.text(budget)} per video: deploy {words.configuration(chosen, analysis.names)} "
+            f"({analysis.cost.text(line.raw_cost[b])}); expected score {100 - line.error[b]:.1f}, {_band(analysis)} "
             f"{100 - line.high[b]:.1f} to {100 - line.low[b]:.1f}; {line.agreement[b]:.0%} of the samples choose "
             f"exactly this; with 90 % probability it loses at most {line.gap[b]:.2g} against the best."
         )

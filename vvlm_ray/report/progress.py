@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vvlm_ray.results.analysis import Progress
+from vvlm_ray.results.analysis import COMPILING, Progress
 
 
 @contextmanager
@@ -19,6 +19,9 @@ def shown() -> Iterator[Progress]:
         tasks = {}
 
         def move(what: str, done: int, total: int) -> None:
+            if what == COMPILING:
+                console.print(f"{what} ...", highlight=False)
+                return
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)

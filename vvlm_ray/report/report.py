@@ -19,6 +19,7 @@ from vvlm_ray.report.tables import Table
 from vvlm_ray.results.analysis import Analysis, Progress, Settings, analyse
 from vvlm_ray.results.comparison import Comparison, compare, extrapolated, split_of
 from vvlm_ray.results.source import Source
+from vvlm_ray.scaling.parallel import Map
 from vvlm_ray.study.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -42,13 +43,14 @@ class Findings:
 
 
 def write_report(source: Source, out: Path, *, budgets=None, num_examples: float | None = None,
-                 settings: Settings | None = None, progress: Progress | None = None) -> list[Path]:  # fmt: skip
+                 settings: Settings | None = None, map: Map | None = None,
+                 progress: Progress | None = None) -> list[Path]:  # fmt: skip
     """Analyse every score, write out/*.{png,svg,csv,json} and out/report.html, and return what was written.
 
     Raises:
         UserError: the records cannot be read, or the first score cannot be analysed.
     """
-    found = compute(source, budgets=budgets, num_examples=num_examples, settings=settings, progress=progress)
+    found = compute(source, budgets=budgets, num_examples=num_examples, settings=settings, map=map, progress=progress)
     writer = _Writer(out, progress, _num_figures(found))
     sections = [
         _answer(writer, found),
@@ -76,10 +78,10 @@ def _num_figures(found: Findings) -> int:
     return 8 + tasks + (2 if tasks else 0)
 
 
-def compute(source: Source, *, budgets=None, num_examples=None, settings=None, progress=None) -> Findings:
+def compute(source: Source, *, budgets=None, num_examples=None, settings=None, map=None, progress=None) -> Findings:
     """Everything that the report shows."""
     options = {
-        "budgets": budgets, "num_examples": num_examples, "settings": settings, "progress": progress,
+        "budgets": budgets, "num_examples": num_examples, "settings": settings, "map": map, "progress": progress,
         "with_elasticity": True,
     }  # fmt: skip
     names = source.scores()

@@ -12,6 +12,7 @@ import numpy as np
 from vvlm_ray.report import words
 from vvlm_ray.report.answer import frontier_table
 from vvlm_ray.report.figures.sweeps import title_of
+from vvlm_ray.results import shapes
 from vvlm_ray.results.analysis import Analysis
 from vvlm_ray.results.comparison import Comparison, Row
 from vvlm_ray.results.source import Source
@@ -47,20 +48,12 @@ def frontier(analysis: Analysis) -> Table:
     line = analysis.frontier
     header, cells = frontier_table(analysis)
     rows = []
-    for b in range(len(line.raw_budgets)):
-        row = {"budget_flops": float(line.raw_budgets[b]), "num_examples": analysis.num_examples}
+    for b, point in enumerate(shapes.points(analysis, line)):
+        row = {key: value for key, value in point.items() if key not in {"reasons", "measured"}}
+        row["num_examples"] = analysis.num_examples
         for name in line.factors:
-            row[name] = float(line.factors[name][b])
             row[f"{name}_low"], row[f"{name}_high"] = float(line.factor_low[name][b]), float(line.factor_high[name][b])
-        row |= {
-            "inference_flops": float(line.raw_cost[b]),
-            "error": float(line.error[b]),
-            "error_low": float(line.low[b]),
-            "error_high": float(line.high[b]),
-            "agreement": float(line.agreement[b]),
-            "beyond": "; ".join(line.reasons[b]),
-        }
-        rows.append(row)
+        rows.append({**row, "reasons": "; ".join(point["reasons"])})
     return Table("frontier", header, cells, rows)
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vvlm_ray.errors import UserError
+from vvlm_ray.errors import UserError, did_you_mean
 from vvlm_ray.results import cache
 from vvlm_ray.results.source import Source, backbone_names, open_source, read_runs
 from vvlm_ray.scaling.cost import Cost
 from vvlm_ray.scaling.forms import AUTO, FORM_NAMES, make_form
 from vvlm_ray.scaling.parallel import Map
+from vvlm_ray.scaling.problem import PREDICTION_BOUNDS
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.scaling.space import Space
 from vvlm_ray.study.sections import Answer
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from vvlm_ray.scaling.verdict import Verdict
 
 BEST = "best"
+COMPILING = "compiling the fits, once on this machine (about 15 s of CPU)"
 NUM_CURVE_BUDGETS = 240
 NUM_TABLE_BUDGETS = 8
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
@@ -49,12 +51,31 @@ class Settings:
     folds: int = 5
     seed: int = 0
     level: float = 0.9
+    exponents: tuple[float, float] = PREDICTION_BOUNDS
+
+    def __post_init__(self) -> None:
+        if self.form not in {AUTO, BEST, *FORM_NAMES}:
+            known = ", ".join((AUTO, BEST, *FORM_NAMES))
+            raise UserError(
+                f"unknown form {self.form!r}: choose one of {known}{did_you_mean(self.form, known.split(', '))}"
+            )
+        for name in ("resamples", "starts"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1")
+        if self.folds < 2:
+            raise UserError("folds must be at least 2")
+        if self.seed < 0:
+            raise UserError("the seed must not be negative")
+        if not self.exponents[0] < self.exponents[1]:
+            raise UserError(f"the exponents' bounds {self.exponents} must be numbers, the lower one first")
 
     @property
     def fit(self) -> "FitSettings":
         from vvlm_ray.scaling.fitting import FitSettings
+        from vvlm_ray.scaling.problem import Objective
 
-        return FitSettings(self.form, starts=self.starts, seed=self.seed)
+        objective = Objective(exponent_bounds=self.exponents)
+        return FitSettings(self.form, starts=self.starts, seed=self.seed, objective=objective)
 
 
 @dataclass(frozen=True)
@@ -143,7 +164,11 @@ def analyse(source: Source | str | Path, score: str | None = None, *, settings: 
     size = None
     if runs.num_examples is not None:
         asked = source.answer.num_examples if source.answer else None
-        size = float(num_examples or asked or runs.num_examples.max())
+        size = float(num_examples if num_examples is not None else asked or runs.num_examples.max())
+        if not (np.isfinite(size) and size >= 1):
+            raise UserError(f"num_examples = {size:g}: it must be a number of examples of at least 1")
+    elif num_examples is not None:
+        notes.append(f"num_examples = {num_examples:g} was asked for and is not used: the fit has no data size")
     line = curve = compared = movement = None
     if runs.space.cost is None:
         notes.append("what a configuration of these factors costs is unknown, so there is no frontier: give its cost")
@@ -233,22 +258,36 @@ def bag_of(runs: Runs, settings: Settings, fits: Path | None, name: str, *, map=
 
     def make():
         from vvlm_ray.scaling.bagging import fit_bag_with
+        from vvlm_ray.scaling.saved import bag_to_json
 
         def done(count):
             if progress:
                 progress(f"fit {name}", count, settings.resamples)
 
+        if progress and is_first_fit():
+            progress(COMPILING, 0, 1)
         done(0)
         bag = fit_bag_with(runs, settings.fit, settings.resamples, map=map, progress=done)
-        return cache.bag_to_json(bag)
+        return bag_to_json(bag)
 
     meaning = cache.meaning_of(runs) | {
         "form": settings.form,
         "resamples": settings.resamples,
         "starts": settings.starts,
         "seed": settings.seed,
+        "exponents": settings.exponents,
     }
-    return cache.bag_from_json(cache.remember(fits, f"{name}.bag", meaning, make), runs, settings.fit)
+    from vvlm_ray.scaling.saved import bag_from_json
+
+    return bag_from_json(cache.remember(fits, f"{name}.bag", meaning, make), runs, settings.fit)
+
+
+def is_first_fit() -> bool:
+    """Whether the compiled code of the fits is still to be made on this machine."""
+    from vvlm_ray.scaling.solvers import fast
+
+    compiled = [value.stats.cache_path for value in vars(fast).values() if hasattr(value, "stats")]
+    return not any(list(Path(path).glob("fast.*.nbi")) for path in compiled if path)
 
 
 def validated(runs: Runs, settings: Settings, fits: Path | None, name: str, *, map=None, progress=None):

@@ -4,19 +4,16 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vvlm_ray.scaling.forms import make_form
 from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.study.folder import write_json
 
 if TYPE_CHECKING:
-    from vvlm_ray.scaling.bagging import Bag
-    from vvlm_ray.scaling.fitting import FitSettings
     from vvlm_ray.scaling.validation import Scores
 
 VERSION = 4  # raised when the same runs and settings would give other numbers
@@ -35,7 +32,8 @@ def remember(folder: Path | None, name: str, meaning: Any, make: Callable[[], An
             return found["value"]
     value = make()
     if path is not None:
-        write_json(path, {"digest": digest, "meaning": _short(meaning), "value": value})
+        with suppress(OSError):  # a folder that may not be written costs time only
+            write_json(path, {"digest": digest, "meaning": _short(meaning), "value": value})
     return value
 
 
@@ -47,53 +45,6 @@ def meaning_of(runs: Runs) -> dict[str, Any]:
         "error_se": None if runs.error_se is None else runs.error_se.tolist(),
         "sweep": None if runs.sweep is None else runs.sweep.tolist(),
     }
-
-
-def bag_to_json(bag: "Bag") -> dict[str, Any]:
-    fit = bag.fit
-    return {
-        "form": fit.form.name,
-        "params": {name: float(value) for name, value in fit.params.items()},
-        "objective": fit.objective,
-        "status": fit.status,
-        "unidentified": [asdict(verdict) for verdict in fit.unidentified],
-        "num_starts": fit.num_starts,
-        "share_at_best": fit.share_at_best,
-        "gradient_norm": fit.gradient_norm,
-        "log_coefficients": _open(fit.log_coefficients),
-        "exponents": fit.exponents.tolist(),
-        "basins": _open(fit.basins),
-        "resamples": {
-            "log_coefficients": _open(bag.log_coefficients),
-            "exponents": bag.exponents.tolist(),
-            "objectives": bag.objectives.tolist(),
-        },
-    }
-
-
-def bag_from_json(value: dict[str, Any], runs: Runs, settings: "FitSettings") -> "Bag":
-    from vvlm_ray.scaling.bagging import Bag
-    from vvlm_ray.scaling.fitting import Fit
-    from vvlm_ray.scaling.identify import Verdict
-
-    form = make_form(value["form"], tuple(runs.factors), runs.num_examples is not None)
-    fit = Fit(
-        form=form,
-        settings=settings,
-        log_coefficients=_closed(value["log_coefficients"]),
-        exponents=np.array(value["exponents"], float),
-        objective=value["objective"],
-        num_runs=runs.num_runs,
-        num_starts=value["num_starts"],
-        share_at_best=value["share_at_best"],
-        gradient_norm=value["gradient_norm"],
-        status=value["status"],
-        unidentified=tuple(Verdict(**verdict) for verdict in value["unidentified"]),
-        basins=_closed(value["basins"]),
-    )
-    members = value["resamples"]
-    exponents, objectives = np.array(members["exponents"], float), np.array(members["objectives"], float)
-    return Bag(form, runs, fit, _closed(members["log_coefficients"]), exponents, objectives)
 
 
 def scores_to_json(scores: "Scores") -> dict[str, Any]:
@@ -116,13 +67,3 @@ def _digest(meaning: Any) -> str:
 def _short(meaning: Any) -> Any:
     """The settings, for a reader; the runs are in the records."""
     return {key: value for key, value in meaning.items() if key not in {"runs", "weights", "error_se", "sweep"}}
-
-
-def _open(logs: np.ndarray) -> list:
-    """JSON has no infinity; the log of a coefficient that is zero is null."""
-    return np.where(np.isneginf(logs), None, logs.astype(object)).tolist()
-
-
-def _closed(values: list) -> np.ndarray:
-    array = np.array(values, dtype=object)
-    return np.where(np.equal(array, None), -np.inf, array).astype(float)

@@ -1,9 +1,12 @@
-"""Where an analysis gets its runs: a study's folder, or any CSV or parquet file with one row per run.
+"""Where an analysis gets its runs: a study's folder, or any table with one row per run.
 
-A folder also says what its sweep file knows: factors, cost, grid, tasks, and the budgets to answer for.
+Of a study the trials' own records are read, those of the sweep as it stands; what is missing, failed or of other
+trials is said. A folder of records made elsewhere may have a short sweep.yaml: factors, cost, grid, budgets.
 """
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +16,11 @@ import numpy as np
 from vvlm_ray.errors import UserError
 from vvlm_ray.results import tables
 from vvlm_ray.results.tables import DEFAULT_DATA_SIZE, DEFAULT_FACTORS, DEFAULT_SCORE, Columns
-from vvlm_ray.scaling.cost import EQ1_FACTORS, Cost, cost_from_expression
+from vvlm_ray.scaling.cost import EQ1_CONSTANTS, Cost, cost_from_expression
 from vvlm_ray.scaling.runs import Runs
-from vvlm_ray.scaling.space import Space
+from vvlm_ray.scaling.space import Space, usual_cost
 from vvlm_ray.study.folder import StudyFolder
-from vvlm_ray.study.sections import Answer
+from vvlm_ray.study.sections import Answer, CostExpression
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +29,25 @@ NO_SCORES = {"seed", "target_flops", "seconds", "attempts"}  # numbers of a reco
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What may be chosen and what it costs, where that is not what the study says: levels {factor: (L,)} and a cost.
+
+    `vision_params` and `vision_tokens` replace those of Eq. 1; `expression` is a cost of one's own, in `unit`.
+    """
+
+    levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    expression: str | None = None
+    unit: str | None = None
+    vision_params: float | None = None
+    vision_tokens: float | None = None
+
+
+@dataclass(frozen=True)
 class Source:
-    """Records and what is known of their study. `fits` is where results are kept, None for a lone table."""
+    """Records and what is known of their study.
+
+    `fits` is where results are kept, `notes` are sentences about the records as a whole.
+    """
 
     path: Path
     frame: "pd.DataFrame"
@@ -37,6 +57,7 @@ class Source:
     answer: Answer | None
     tasks: tuple[str, ...]
     fits: Path | None
+    notes: tuple[str, ...] = ()
 
     @property
     def is_folder(self) -> bool:
@@ -74,37 +95,82 @@ class Observed:
     notes: tuple[str, ...] = field(default=())
 
 
-def open_source(path: str | Path, columns: Columns | None = None, cost: str | None = None) -> Source:
-    """The records at `path`; `cost` is arithmetic over the factors, for factors that Eq. 1 does not know.
+def open_source(path: str | Path, columns: Columns | None = None, choice: Choice | None = None) -> Source:
+    """The records at `path`: a study's folder, a folder with records.csv or .parquet, or a table.
 
     Raises:
         UserError: there are no records, or they or the sweep file are not readable.
     """
-    path, columns = Path(path), columns or Columns()
+    from vvlm_ray.study.sweep_file import load_partial_sweep
+
+    path, columns, choice = Path(path), columns or Columns(), choice or Choice()
     folder = StudyFolder(path) if path.is_dir() else None
-    frame = tables.read_table(tables.records_in(path) if folder else path)
-    raw = _read_yaml(folder.sweep_file) if folder else {}
-    if raw.get("factors") and tuple(columns.factors) == DEFAULT_FACTORS:
-        columns = replace(columns, factors=tuple(raw["factors"]))
-    if columns.data_size is None and folder and DEFAULT_DATA_SIZE in frame.columns:
+    said: Any = load_partial_sweep(folder.sweep_file) if folder and folder.sweep_file.exists() else None
+    frame, notes = _records(folder) if folder else (tables.read_table(path), ())
+    if said and said.factors and tuple(columns.factors) == DEFAULT_FACTORS:
+        columns = replace(columns, factors=tuple(said.factors))
+    if columns.data_size is None and DEFAULT_DATA_SIZE in frame.columns:
         columns = replace(columns, data_size=DEFAULT_DATA_SIZE)
-    constants, grid = tables.read_sweep(folder.sweep_file) if folder else ({}, None)
-    expression = cost or (raw.get("cost") or {}).get("expression")
-    known = None
-    if expression:
-        known = cost_from_expression(expression, tuple(columns.factors))
-    elif set(columns.factors) == set(EQ1_FACTORS):
-        known = Cost(**constants)
+    levels = {name: np.asarray(values, float) for name, values in ((said and said.grid) or {}).items()}
+    unknown = [name for name in choice.levels if name not in columns.factors]
+    if unknown:
+        raise UserError(f"--grid: {unknown[0]!r} is no factor; the factors are {', '.join(columns.factors)}")
     return Source(
         path=path,
         frame=frame,
         columns=columns,
-        cost=known,
-        grid=grid,
-        answer=_answer_of(raw, folder.sweep_file) if folder else None,
-        tasks=tuple((raw.get("evaluation") or {}).get("tasks") or ()),
-        fits=folder.fits if folder else None,
+        cost=_cost(said.cost if said else None, choice, tuple(columns.factors)),
+        grid={**levels, **choice.levels} or None,
+        answer=said.answer if said else None,
+        tasks=tuple((said.evaluation.tasks if said and said.evaluation else None) or ()),
+        fits=folder.fits if folder else _cache_of(path),
+        notes=tuple(notes),
     )
+
+
+def _records(folder: StudyFolder) -> tuple["pd.DataFrame", Sequence[str]]:
+    """The table of a folder's records and what to say of it: of its trials, else records.csv or .parquet."""
+    if not (folder.sweep_file.exists() and folder.trials.exists()):
+        return tables.read_table(tables.records_in(folder.root)), ()
+    from vvlm_ray.study.additions import all_trials
+    from vvlm_ray.study.folder import open_study
+    from vvlm_ray.study.records import collect_records
+
+    _, study = open_study(folder.root)
+    collected = collect_records(folder, all_trials(study, folder))
+    if not collected.finished:
+        raise UserError(
+            f"{folder.root}: no trial of {folder.sweep_file.name} has finished; " + "; ".join(collected.notes)
+        )
+    return collected.table(), collected.notes
+
+
+def _cost(said: Any, choice: Choice, factors: tuple[str, ...]) -> Cost | None:
+    """The cost that was asked for, else the study's, else Eq. 1 where the factors are its own; None where unknown."""
+    constants = {name: value for name in EQ1_CONSTANTS if (value := getattr(choice, name)) is not None}
+    if choice.expression is not None:
+        if constants:
+            raise UserError("--vision-params and --vision-tokens belong to Eq. 1; --cost replaces it: give one of them")
+        return cost_from_expression(choice.expression, factors, choice.unit or "")
+    if choice.unit is not None:
+        raise UserError("--cost-unit is the unit of --cost: give both")
+    if isinstance(said, CostExpression):
+        found: Cost | None = cost_from_expression(said.expression, factors)
+    else:
+        found = usual_cost(factors)
+        if found is not None and said is not None:
+            found = replace(found, **said.model_dump())
+    if constants:
+        if found is None or not found.is_eq1:
+            raise UserError("--vision-params and --vision-tokens belong to Eq. 1, the cost of the default factors")
+        found = replace(found, **constants)
+    return found
+
+
+def _cache_of(path: Path) -> Path:
+    """Where the fits of a lone table are kept: the user's cache, by the place of the table."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "vvlm_ray" / "fits" / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
 
 
 def read_runs(source: Source, score: str) -> Observed:
@@ -115,9 +181,10 @@ def read_runs(source: Source, score: str) -> Observed:
     """
     columns = source.columns if source.columns.error else replace(source.columns, score=score)
     frame, missing = _filled(source.frame, score, source.done)
-    runs, said = tables.runs_of(frame, tables.records_in(source.path) if source.is_folder else source.path, columns)
+    runs, said = tables.runs_of(frame, source.path / "records.csv" if source.is_folder else source.path, columns)
     grid = {name: levels for name, levels in (source.grid or {}).items() if name in runs.factors}
     runs = replace(runs, space=Space(grid, source.cost))
+    said = (*source.notes, *said)
     done = frame[source.done]
     targets = np.full(len(done), np.nan)
     if "target_flops" in done.columns:
@@ -156,29 +223,3 @@ def backbone_names(source: Source) -> dict[float, str]:
         return {}
     pairs = source.frame[["lm_params", "backbone"]].dropna().drop_duplicates()
     return {float(size): str(name) for size, name in pairs.itertuples(index=False)}
-
-
-def _read_yaml(sweep_file: Path) -> dict[str, Any]:
-    """The sweep file as it stands. It need not be a whole sweep: records made elsewhere may have a short one."""
-    import yaml
-
-    if not sweep_file.exists():
-        return {}
-    try:
-        raw = yaml.safe_load(sweep_file.read_text()) or {}
-    except yaml.YAMLError as problem:
-        raise UserError(f"{sweep_file}: not readable as YAML: {problem}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{sweep_file}: a sweep file is a mapping with keys such as cost, grid and answer")
-    return raw
-
-
-def _answer_of(raw: dict[str, Any], sweep_file: Path) -> Answer | None:
-    from pydantic import ValidationError
-
-    try:
-        return Answer.model_validate(raw["answer"]) if raw.get("answer") else None
-    except ValidationError as problem:
-        wrong = problem.errors()[0]
-        key = ".".join(str(part) for part in ("answer", *wrong["loc"]))
-        raise UserError(f"{sweep_file}, {key}: {wrong['msg']}") from None

@@ -72,9 +72,11 @@ def runs_of(frame, path: Path, columns: Columns) -> tuple[Runs, tuple[str, ...]]
         raise UserError("give a score column or an error column, not both")
     value_name = columns.error or columns.score or DEFAULT_SCORE
     size_name = columns.data_size
-    if size_name is None and tuple(columns.factors) == DEFAULT_FACTORS and DEFAULT_DATA_SIZE in frame.columns:
+    if size_name is None and DEFAULT_DATA_SIZE in frame.columns and DEFAULT_DATA_SIZE not in columns.factors:
         size_name = DEFAULT_DATA_SIZE
     if size_name == "none":
+        if DEFAULT_DATA_SIZE in frame.columns and frame[DEFAULT_DATA_SIZE].nunique() > 1:
+            notes.append(f"the column {DEFAULT_DATA_SIZE} varies and was left out, as asked (--data-size none)")
         size_name = None
     if len(set(columns.factors)) < len(columns.factors) or size_name in columns.factors:
         raise UserError("a column is named twice among the factors and the data size")
@@ -156,34 +158,3 @@ def records_in(folder: Path) -> Path:
         if (folder / name).exists():
             return folder / name
     raise UserError(f"{folder}: there is no records.csv or records.parquet in it; has the study finished a trial?")
-
-
-def read_sweep(path: Path) -> tuple[dict[str, float], dict[str, np.ndarray] | None]:
-    """The cost constants and the grid that a study's sweep.yaml records."""
-    import yaml
-
-    if not path.exists():
-        return {}, None
-    try:
-        config = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as problem:
-        raise UserError(f"{path}: not readable as YAML: {problem}") from None
-    constants = {}
-    for key, value in (config.get("cost") or {}).items():
-        if key in {"vision_params", "vision_tokens"}:
-            constants[key] = _number(path, f"cost.{key}", value)
-    grid = {
-        name: np.array([_number(path, f"grid.{name}", level) for level in levels])
-        for name, levels in (config.get("grid") or {}).items()
-    }
-    return constants, grid or None
-
-
-def _number(path: Path, key: str, value) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{path}, {key}: {value!r} is not a number") from None
-    if not (np.isfinite(number) and number > 0):
-        raise UserError(f"{path}, {key}: {value!r} must be positive")
-    return number

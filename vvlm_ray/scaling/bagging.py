@@ -6,10 +6,12 @@ A resample's numbers depend on (seed, its index) only: threads, processes and ma
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from os import PathLike
 
 import numpy as np
 
 from vvlm_ray.errors import UserError
+from vvlm_ray.scaling.answers import Answers
 from vvlm_ray.scaling.fitting import Fit, FitSettings, fit_with, form_of, solve_weighted
 from vvlm_ray.scaling.forms import Form
 from vvlm_ray.scaling.parallel import Map, pieces, threads
@@ -19,7 +21,7 @@ from vvlm_ray.scaling.space import Space
 
 
 @dataclass(frozen=True)
-class Bag:
+class Bag(Answers):
     """M fitted resamples: log_coefficients (M, J), exponents (M, E), objectives (M,); `fit` is that of all runs.
 
     `runs` are those the bag was fitted to: they say what has been swept, and their `space` what may be chosen. A
@@ -91,6 +93,19 @@ class Bag:
     def over(self, space: Space) -> "Bag":
         """The same bag with another space to choose from."""
         return replace(self, runs=self.runs.over(space))
+
+    def save(self, path: str | PathLike) -> None:
+        """Keep the bag as JSON, its runs and space included."""
+        from vvlm_ray.scaling.saved import save_bag
+
+        save_bag(self, path)
+
+    @staticmethod
+    def load(path: str | PathLike) -> "Bag":
+        """A bag that was saved. Raises UserError where the file does not hold one."""
+        from vvlm_ray.scaling.saved import load_bag
+
+        return load_bag(path)
 
     def take(self, count: int) -> "Bag":
         """The bag of the first `count` resamples."""

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from vvlm_ray.errors import UserError
+from vvlm_ray.scaling.display import Shown
 from vvlm_ray.scaling.parallel import Map, pieces, threads
 from vvlm_ray.scaling.predictor import Predictor, prepare_search
 from vvlm_ray.scaling.runs import Runs
@@ -19,7 +20,7 @@ PAPER_BUDGETS = (1.0, 100.0)  # TFLOPs, Wang et al. 2025, App. E
 
 
 @dataclass(frozen=True)
-class Frontier:
+class Frontier(Shown):
     """x*(c; n) for B budgets at one data size.
 
     `budgets` (B,) and `cost` (B,) of x* are in `unit` (TFLOPs for Eq. 1). factors {name: (B,)}; error (B,), the

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from vvlm_ray.errors import UserError
+from vvlm_ray.scaling.answers import Answers
 from vvlm_ray.scaling.grouping import Grouped, group_runs
 from vvlm_ray.scaling.members import Draws, Member, fit_member, make_line
 from vvlm_ray.scaling.runs import Runs
@@ -26,7 +27,7 @@ NEGLIGIBLE = 1e-4  # a member with less weight is not evaluated
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(Answers):
     """f(x, n) as learnt from `runs`; a `Predictor`.
 
     `weights` (M,) of the members by evidence; `mean_weights` (M,) those of the point estimate, which averages the mean
