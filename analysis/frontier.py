@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import vvlm_ray as vr
-from vvlm_ray.errors import UserError
 
 
 def main() -> None:
@@ -34,6 +33,7 @@ def main() -> None:
                         factors=options.factors.split(",") if options.factors else None,
                         budgets=budgets, num_examples=options.num_examples,
                         cost=vr.cost(options.cost) if options.cost else None)  # fmt: skip
+    answer.runs.space.known_cost()  # without one there is no frontier, and this says what to do
     print(json.dumps(answer.to_json(), indent=2) if options.json else answer.text())
     if options.output:
         answer.draw(options.output)
@@ -42,5 +42,6 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except UserError as problem:
-        sys.exit(f"Error: {problem}")
+    except ValueError as problem:  # UserError is one
+        print(f"Error: {problem}", file=sys.stderr)
+        sys.exit(2)

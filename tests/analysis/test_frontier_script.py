@@ -85,9 +85,10 @@ def test_a_lone_table_with_another_metric(study, tmp_path):
         (["nowhere"], "nowhere: no such file"),
         (["{study}", "--score", "MVB"], "there is no column 'MVB'; the columns are lm_params"),
         (["{study}", "--budgets", "1e-9"], "buys nothing"),
+        (["{study}", "--budgets", "few"], "could not convert"),
         (
             ["{study}", "--factors", "num_frames,tokens_per_frame"],
-            "what a configuration of these factors costs is unknown",
+            "what a configuration of num_frames, tokens_per_frame costs is unknown: say it with --cost",
         ),
     ],
 )
