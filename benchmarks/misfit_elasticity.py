@@ -2,8 +2,8 @@
 
     python benchmarks/misfit_elasticity.py [--surfaces 5]
 
-The paper's 88 runs, noise of 0.4 points; e_k with dn = 5M, over 15 budgets of 2-30 TFLOPs and 4 data sizes of 1-2M; true
-values by brute force over the grid. `within`: share of point estimates inside their own bands.
+The paper's 88 runs, noise of 0.4 points; e_k with dn = 5M, over 15 budgets of 2-30 TFLOPs and 4 data sizes of 1-2M;
+true values by brute force over the grid. `within`: share of point estimates inside their own bands.
 """
 
 import argparse

@@ -54,8 +54,10 @@ def load_bag(path: str | os.PathLike) -> Bag:
         bounds = settings["objective"]["exponent_bounds"]
         objective = Objective(**settings["objective"] | {"exponent_bounds": tuple(bounds) if bounds else None})
         bag = bag_from_json(value["bag"], runs, FitSettings(**settings | {"objective": objective}))
-        shapes = {len(bag.log_coefficients), len(bag.exponents), len(bag.objectives)}
-        if len(shapes) > 1 or bag.samples(runs.factors, runs.num_examples).shape[1] != runs.num_runs:
+        members, terms, powers = len(bag.objectives), len(bag.form.terms), len(bag.form.exponents)
+        whole = (bag.log_coefficients.shape, bag.exponents.shape) == ((members, terms), (members, powers))
+        whole &= (bag.fit.log_coefficients.shape, bag.fit.exponents.shape) == ((terms,), (powers,))
+        if not whole or bag.samples(runs.factors, runs.num_examples).shape[1] != runs.num_runs:
             raise ValueError("the parts do not fit together")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as problem:
         raise UserError(f"{path}: damaged, not a whole saved bag ({problem})") from None
