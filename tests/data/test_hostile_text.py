@@ -46,7 +46,7 @@ def read(path):
     assert tally.num_examples == len(found)
     table = path.with_name("t.arrow")
     write_table(table, [path], "s", Layout())
-    kept = list(Rows(table, "s", path.parent))
+    kept = list(Rows(table, "s", path.parent, path.parent))
     assert repr(kept) == repr(found)
     for example in found:
         assert path.parent in example.video.parents

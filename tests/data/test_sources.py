@@ -9,7 +9,7 @@ from PIL import Image
 from published_layouts import NUM_ROWS, write_all
 
 from vvlm_ray.data.examples import find_video
-from vvlm_ray.data.frames import read_frames
+from vvlm_ray.data.frames import UnreadableVideo, read_frames
 from vvlm_ray.data.mixtures import nested_subset
 from vvlm_ray.data.published import published, published_source
 from vvlm_ray.data.sources import open_mixture, source_files
@@ -126,3 +126,37 @@ def test_a_table_is_made_once_and_is_never_of_other_rows(files):
 def test_files_are_told_apart_by_content_and_not_by_order(files):
     source = Source(path=["b.json", "a.json"], video_root="videos")
     assert source_files(source, lambda path: files / path) == [files / "a.json", files / "b.json"]
+
+
+def test_a_data_set_in_the_hubs_cache(tmp_path, monkeypatch, tiny_videos):
+    """Laid out as huggingface_hub does it: files are links to blobs, a branch is a file with a commit."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub/datasets--me--clips"
+    for folder in ("blobs", "refs", "snapshots/abc123/videos"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "refs/main").write_text("abc123")
+    (repository / "blobs/1").write_text(json.dumps(rows(1)))
+    (repository / "blobs/2").write_bytes(tiny_videos["both_9"].read_bytes())
+    (repository / "snapshots/abc123/train.json").symlink_to("../../blobs/1")
+    (repository / "snapshots/abc123/videos/0.mp4").symlink_to("../../../blobs/2")
+    (tmp_path / "secret.mp4").write_bytes(tiny_videos["none_9"].read_bytes())
+    folder = StudyFolder(tmp_path / "study")
+    for revision in ("", "@main", "@abc123"):
+        source = Source(path=f"hub://me/clips{revision}/*.json", video_root=f"hub://me/clips{revision}/videos")
+        mixture = open_mixture(
+            {"s": source},
+            folder,
+            lambda path: folder.resolve(path, tmp_path / "sweep.yaml"),
+            max_unusable_share=0,
+            digests={},
+        )
+        example = mixture["s"][0]
+        assert example.root == repository
+        assert read_frames(example.video, 2, root=example.root).shape[0] == 2
+    (repository / "snapshots/abc123/videos/0.mp4").unlink()
+    (repository / "snapshots/abc123/videos/0.mp4").symlink_to(tmp_path / "secret.mp4")
+    with pytest.raises(UnreadableVideo):
+        read_frames(example.video, 2, root=example.root)
+    for wrong in ("hub://me", "hub://../x/y", "hub:///a/b"):
+        with pytest.raises(UserError, match="is no address in the hub"):
+            folder.resolve(wrong, tmp_path / "sweep.yaml")

@@ -36,11 +36,11 @@ def files(tmp_path_factory):
 
 def test_a_table_is_its_rows(files, tmp_path):
     tally = write_table(tmp_path / "t.arrow", files, "mine", Layout())
-    table, expected = Rows(tmp_path / "t.arrow", "mine", tmp_path / "videos"), Tally()
+    table, expected = Rows(tmp_path / "t.arrow", "mine", tmp_path / "videos", tmp_path), Tally()
     assert list(table) == list(read_examples(files, "mine", tmp_path / "videos", Layout(), expected))
     assert table.tally == tally == expected
     assert tally.unusable == {"an empty answer": 26} and tally.num_examples == len(table) == ROWS_PER_BATCH + 474
-    assert table[-1] == table[len(table) - 1] and table[0].root == tmp_path / "videos"
+    assert table[-1] == table[len(table) - 1] and table[0].root == tmp_path
     with pytest.raises(IndexError):
         table[len(table)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.arrow", "t.json"]
@@ -48,7 +48,7 @@ def test_a_table_is_its_rows(files, tmp_path):
 
 def test_a_table_is_handed_on_as_its_path(files, tmp_path):
     write_table(tmp_path / "t.arrow", files, "mine", Layout())
-    table = Rows(tmp_path / "t.arrow", "mine", tmp_path, confined=False, fps=2.0)
+    table = Rows(tmp_path / "t.arrow", "mine", tmp_path, fps=2.0)
     assert len(pickle.dumps(table)) < 1000
     again = pickle.loads(pickle.dumps(table))
     assert again[2100] == table[2100] and again[0].fps == 2.0 and again[0].root is None

@@ -84,7 +84,8 @@ class _Taker:
         section, rest = key.split(".", 1)
         name, _, part = rest.rpartition(".")
         if section == "backbones":
-            return self.digests.of_model(self.resolve(getattr(self.study.backbones[name], part)))
+            named = getattr(self.study.backbones[name], part)
+            return self.digests.of_model(_model_folder(named, self.resolve(named)))
         if section == "evaluation":
             task = self.study.evaluation.local[name.removeprefix("local.")]
             questions = self.resolve(task.questions)
@@ -106,6 +107,19 @@ class _Taker:
         has_table = table_path(self.folder, name, digest).exists()
         folder = self.folder if has_table else self.tables
         return sampled_videos(open_rows(name, source, folder, self.resolve, digest=digest))
+
+
+def _model_folder(name: str, folder: Path) -> Path:
+    """The folder, or, where it is a hub id, the snapshot in the hub's cache."""
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "~", "/")):
+        return folder
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
+    except (OSError, ValueError):  # not in the cache, or no hub id
+        raise UserError(f"{folder} does not exist, and {name} is not in the hub's cache") from None
 
 
 def _videos_of_questions(questions: Path, root: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from vvlm_ray.data.rows import SUFFIXES
 from vvlm_ray.data.table import Rows, write_table
 from vvlm_ray.errors import UserError
 from vvlm_ray.study.folder import StudyFolder
+from vvlm_ray.study.hub import PREFIX, hub_root
 from vvlm_ray.study.identity import identity
 from vvlm_ray.study.sections import Source
 from vvlm_ray.study.storage import local_place
@@ -107,7 +108,8 @@ def open_rows(name: str, source: Source, folder: StudyFolder, resolve: Resolve, 
     if not (path.exists() and path.with_suffix(".json").exists()):
         write_table(path, source_files(source, resolve), name, layout_of(source))
     root = resolve(source.video_root)
-    return Rows(path, name, root, confined=not source.allow_outside_root, fps=fps_of(source))
+    confined_to = hub_root(source.video_root) if source.video_root.startswith(PREFIX) else root
+    return Rows(path, name, root, None if source.allow_outside_root else confined_to, fps_of(source))
 
 
 def source_key(name: str) -> str:

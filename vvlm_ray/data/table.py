@@ -37,14 +37,15 @@ _SCHEMA = pa.schema(
 class Rows(Sequence[Example]):
     """The examples of a table, read from the mapped file one at a time; pickled as its path, so cheap to hand on.
 
-    `tally` says how many rows were read and used. Videos lie below `root`, outside of which nothing is opened unless
-    `confined` is False.
+    `tally` says how many rows were read and used. Videos lie below `root`; nothing is opened for them outside of
+    `confined_to`, unless that is None.
     """
 
-    def __init__(self, path: Path, source: str, root: Path, confined: bool = True, fps: float | None = None) -> None:
-        self._arguments = (path, source, root, confined, fps)
-        self._source, self._root, self._fps = source, root, fps
-        self._confined_to = root if confined else None
+    def __init__(
+        self, path: Path, source: str, root: Path, confined_to: Path | None = None, fps: float | None = None
+    ) -> None:
+        self._arguments = (path, source, root, confined_to, fps)
+        self._source, self._root, self._fps, self._confined_to = source, root, fps, confined_to
         try:
             self.tally = _read_tally(path)
             self._reader = pa.ipc.open_file(pa.memory_map(str(path)))

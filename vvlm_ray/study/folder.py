@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vvlm_ray.errors import UserError
+from vvlm_ray.study import hub
 from vvlm_ray.study.config import STUDY_PREFIX, Study
 from vvlm_ray.study.storage import local_copy, open_storage, write_atomically
 from vvlm_ray.study.sweep_file import load_sweep
@@ -78,7 +79,12 @@ class StudyFolder:
         return self.trial(trial_id) / "failed.json"
 
     def resolve(self, path: str, sweep_file: Path) -> Path:
-        """A path of the sweep file: `${study}/...` lies below this folder, a relative one beside the sweep file."""
+        """A path of the sweep file: `${study}/...` lies below this folder, `hub://...` in the hub's cache.
+
+        A relative one lies beside the sweep file.
+        """
+        if path.startswith(hub.PREFIX):
+            return hub.hub_path(path)
         if path.startswith(STUDY_PREFIX):
             return local_copy(self.root / path.removeprefix(STUDY_PREFIX).lstrip("/"))
         return (sweep_file.parent / Path(path).expanduser()).resolve()
