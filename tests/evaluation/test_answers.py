@@ -42,7 +42,7 @@ def test_a_model_that_knows_the_colours_scores_100_on_all_eight(judged, eight, a
         scored, _ = evaluate(answerer, settings, answers=tmp_path)
         assert scored.scores == {"VDC": 80.0, "AQA": 100.0, "VCG": 80.0}
         asked = [request["messages"][1]["content"] for request in judge.requests]
-        named = [text for text in asked if "Question: name it" in text and "Correct Answer: red" in text]
+        named = [text for text in asked if "detail orientation score" in text and "Correct Answer: red" in text]
         assert named
         assert all("Predicted Answer: red" in text for text in named)
         return

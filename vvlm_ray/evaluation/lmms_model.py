@@ -20,7 +20,6 @@ from vvlm_ray.evaluation.answering import VideoAnswerer
 from vvlm_ray.evaluation.failures import EvaluationFailed
 from vvlm_ray.evaluation.lmms import question_of
 from vvlm_ray.evaluation.questions import Answer
-from vvlm_ray.model.folder import load_model
 
 
 class VvlmRay(lmms):
@@ -35,6 +34,8 @@ class VvlmRay(lmms):
         unknown.pop("max_batch_size", None)
         if unknown or not pretrained:
             raise UserError(f"--model_args: pretrained=FOLDER[,batch_size=N][,device=cuda], not {', '.join(unknown)}")
+        from vvlm_ray.model.folder import load_model
+
         saved = load_model(Path(pretrained))
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.answerer = VideoAnswerer(
