@@ -8,6 +8,7 @@ do, so the loop does not use them.)
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,13 @@ from vvlm_ray.data.dataset import Collator, VideoInstructionDataset
 # decord's memory grows from video to video even though readers are closed: loader processes are replaced.
 EXAMPLES_PER_LOADER_WORKER = 4_000
 _PREFETCHED_PER_WORKER = 2
+LOADER_SECONDS = 900  # without a batch; then loader processes are taken to be stuck
+_POLL_SECONDS = 5  # how soon a process that died is noticed
+MAX_RESTARTS = 3  # of loader processes, without a batch between them
+
+
+class LoaderLost(Exception):
+    """Loader processes fail again and again."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +98,60 @@ def _load_in_workers(
     """Batches from loader processes, which are replaced in good time without the loop having to wait."""
     ahead = num_workers * _PREFETCHED_PER_WORKER
     generation = _next_generation(chunks, num_workers)
-    loader = _loader(source, collator, generation, num_workers)
+    loader = _Loader(source, collator, generation, num_workers)
     while generation:
         following, successor = [], None
         for index, batch in enumerate(loader, start=1):
             if index == max(1, len(generation) - ahead):  # the old workers have been given all their work
                 following = _next_generation(chunks, num_workers)
-                successor = _loader(source, collator, following, num_workers)
+                successor = _Loader(source, collator, following, num_workers)
             yield batch
         generation, loader = following, successor
+
+
+class _Loader:
+    """Batches of a generation in order; loader processes that were killed or do not answer are replaced."""
+
+    def __init__(self, source: Any, collator: Collator, generation: list[list], num_workers: int) -> None:
+        self._generation = generation
+        self._start = lambda chunks: _loader(source, collator, chunks, num_workers)
+        self._batches = self._start(generation)  # at once, so that they are ready when their turn comes
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        given = restarts = 0
+        asked = time.monotonic()
+        while given < len(self._generation):
+            try:
+                batch = next(self._batches)
+            except (RuntimeError, OSError, EOFError) as error:
+                if not _is_lost(error):
+                    raise
+                processes = self._batches._workers
+                is_waiting = "timed out after" in str(error) and all(process.is_alive() for process in processes)
+                if is_waiting and time.monotonic() - asked < LOADER_SECONDS:
+                    continue
+                restarts += 1
+                if restarts > MAX_RESTARTS:
+                    raise LoaderLost(
+                        f"loader processes failed {restarts} times on the same batch ({str(error).splitlines()[0]}); "
+                        "is memory short, or the videos' disk gone?"
+                    ) from error
+                for process in processes:  # torch asks them to end and waits, which a stuck one never does
+                    process.kill()
+                self._batches = self._start(self._generation[given:])
+                asked = time.monotonic()
+                continue
+            given, restarts = given + 1, 0
+            yield batch
+            asked = time.monotonic()
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether loader processes died or are stuck; an error that one of them raised is another matter."""
+    text = str(error)
+    if isinstance(error, RuntimeError):
+        return "exited unexpectedly" in text or "timed out after" in text or "ancdata" in text
+    return isinstance(error, (ConnectionError, EOFError)) and "in DataLoader worker" not in text
 
 
 def _next_generation(chunks: Iterator[list], num_workers: int) -> list[list]:
@@ -128,6 +181,7 @@ def _loader(source: Any, collator: Collator, generation: Sequence[list], num_wor
             collate_fn=collator,
             num_workers=num_workers,
             prefetch_factor=_PREFETCHED_PER_WORKER,
+            timeout=_POLL_SECONDS,
             multiprocessing_context=context,
             pin_memory=torch.cuda.is_available(),
         )
