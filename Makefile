@@ -1,5 +1,6 @@
 # make quickstart   the whole pipeline, small and real, on this machine
 # make test         the tests
+# make chaos        a study hit at random times, held against an undisturbed one (docs/reliability.md); an hour
 # make venv         only the set-up, in .venv (the other two call it)
 #
 # With an NVIDIA GPU the set-up takes the CUDA build of torch; without one, the versions in constraints-cpu.txt.
@@ -10,13 +11,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GPU := $(shell nvidia-smi -L 2>/dev/null)
 
-.PHONY: quickstart test venv lint clean
+.PHONY: quickstart test chaos venv lint clean
 
 quickstart: venv
 	$(BIN)/vvlm-ray quickstart
 
 test: venv
 	$(BIN)/python -m pytest
+
+chaos: venv
+	$(BIN)/python benchmarks/chaos.py --seeds 0 1 2 3 4 5 6 7 8 9
 
 lint: venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -220,7 +220,7 @@ def _tune(name: str, searcher: Any, settings: dict[str, Any]) -> None:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C stops at once
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # how jobs end is said by Progress
     with tempfile.TemporaryDirectory(prefix="vvlm-ray-tune-") as state:
         tune.Tuner(
             tune.with_resources(partial(drive, settings=settings), DRIVER_RESOURCES),

@@ -11,10 +11,13 @@ import contextlib
 import json
 import os
 import queue
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder
@@ -26,6 +29,8 @@ Log = Callable[[dict[str, Any]], None]
 METRICS_FILE = "metrics.jsonl"
 ONLINE_NOTE = "wandb.online"  # in a trial's folder: its live run is whole so far
 INIT_SECONDS, FINISH_SECONDS = 15, 30
+UNREACHED_SECONDS = 3  # for a server that has not answered by the end of a trial
+SILENT_SECONDS = 600  # how long a process does not ask a server again that did not answer
 MAX_WAITING = 10_000  # values that wait for a server that is slow
 
 
@@ -41,7 +46,9 @@ def track(folder: StudyFolder, study: Study, trial: Trial, *, is_writer: bool) -
         return
     run = folder.trial(trial.trial_id)
     with _MetricsFile(run) as metrics:
-        live = _Live(folder, study, trial) if mode == "online" else None
+        live = _Live(folder, study, trial) if mode == "online" and _Live.is_worth_it() else None
+        if live is None:
+            (run / ONLINE_NOTE).unlink(missing_ok=True)  # what follows is not in the live run
 
         def log(values: dict[str, Any]) -> None:
             metrics.add(values)
@@ -69,6 +76,11 @@ def publish(folder: StudyFolder, study: Study, trial: dict[str, Any], run: Path)
     def write() -> None:
         if mode == "online" and (run / ONLINE_NOTE).exists() and _send([last], folder, study, known, "online"):
             return
+        if known.trial_id in _Live.unanswered:
+            # W&B's service in this process still asks for this run's id and would never open it again.
+            command = [sys.executable, "-m", __name__, str(folder.root), known.trial_id]
+            subprocess.run(command, env=os.environ | {"WANDB_MODE": "offline"}, timeout=2 * FINISH_SECONDS, check=True)
+            return
         _send([*_merged(run), last], folder, study, known, "offline")
 
     thread = threading.Thread(target=_guarded, args=(write,), daemon=True)
@@ -94,6 +106,7 @@ def _wandb_folder(folder: StudyFolder) -> Iterator[Path]:
 
 
 def _init(target: Path, study: Study, trial: Trial, mode: str) -> Any:
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it tells a third party of its troubles
     import wandb
 
     return wandb.init(
@@ -165,10 +178,18 @@ def _merged(run: Path) -> list[dict[str, Any]]:
 class _Live:
     """A W&B run in a thread of its own: nobody waits for it longer than `FINISH_SECONDS`, at the end."""
 
+    asks_again = 0.0  # this process's clock
+    unanswered: ClassVar[set[str]] = set()  # ids of trials
+
+    @classmethod
+    def is_worth_it(cls) -> bool:
+        return time.monotonic() >= cls.asks_again
+
     def __init__(self, folder: StudyFolder, study: Study, trial: Trial):
         self._values: queue.Queue[dict[str, Any] | None] = queue.Queue(MAX_WAITING)
         self._note = folder.trial(trial.trial_id) / ONLINE_NOTE
-        self._has_failed = False
+        self._has_failed = self._is_up = False
+        self._trial_id = trial.trial_id
         self._thread = threading.Thread(target=self._run, args=(folder, study, trial), daemon=True)
         self._thread.start()
 
@@ -181,7 +202,11 @@ class _Live:
     def close(self) -> None:
         with contextlib.suppress(queue.Full):
             self._values.put_nowait(None)
-        self._thread.join(FINISH_SECONDS)
+        self._thread.join(FINISH_SECONDS if self._is_up else UNREACHED_SECONDS)
+        if not self._is_up:
+            _Live.asks_again = time.monotonic() + SILENT_SECONDS
+            _Live.unanswered.add(self._trial_id)
+            print("W&B did not answer; the trial is written as an offline run when its record is there")
         whole = not self._has_failed and not self._thread.is_alive()
         with contextlib.suppress(*storage_errors()):
             if whole:
@@ -194,6 +219,7 @@ class _Live:
         def send() -> None:
             with _wandb_folder(folder) as target:
                 run = _init(target, study, trial, "online")
+                self._is_up = True
                 while (values := self._values.get()) is not None:
                     run.log(values)
                 run.finish()
@@ -234,3 +260,12 @@ def _has_key() -> bool:
         return bool(wandb.api.api_key)
     except Exception:
         return False
+
+
+if __name__ == "__main__":  # STUDY TRIAL: write a finished trial as an offline run
+    from vvlm_ray.study.additions import all_trials
+    from vvlm_ray.study.folder import open_study
+
+    _folder, _study = open_study(sys.argv[1])
+    _trial = next(t for t in all_trials(_study, _folder) if t.trial_id == sys.argv[2])
+    publish(_folder, _study, _trial.to_dict(), _folder.trial(_trial.trial_id))
