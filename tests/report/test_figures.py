@@ -192,3 +192,12 @@ def test_same_analysis_gives_the_same_file(analysis, tmp_path):
     for folder in ("a", "b"):
         style.save(draw_frontier(analysis), tmp_path / folder, "frontier", ("svg",))
     assert (tmp_path / "a" / "frontier.svg").read_bytes() == (tmp_path / "b" / "frontier.svg").read_bytes()
+
+
+def test_targets_are_inferred_from_costs_of_one_data_size():
+    cost = np.array([1e12, 1.02e12, 0.99e12, 1.01e12, 5e12, 5.1e12, 5.05e12, 9e12])
+    sizes = np.full(8, 2e6)
+    found = sweeps.inferred_targets(cost, sizes)
+    assert (found[:4] == 1e12).all() and np.isnan(found[4:]).all(), "three runs and one alone are no curve"
+    sizes[0] = 1e6
+    assert np.isnan(sweeps.inferred_targets(cost, sizes)).all()

@@ -38,6 +38,7 @@ def summary(analysis: Analysis) -> list[str]:
     """How well the fit predicts, what to mind, and the frontier as a table."""
     lines = ["", f"{analysis.name}: {analysis.verdict.sentence}", fit_sentence(analysis)]
     lines += [f"Note: {note}." for note in analysis.notes]
+    lines += [f"Warning: {warning}." for warning in analysis.predictor.warnings]
     if analysis.frontier is not None:
         size = f" after {words.count(analysis.num_examples)} examples" if analysis.num_examples else ""
         lines += ["", f"The frontier{size}:", *text_table(*frontier_table(analysis)), *comparison_line(analysis)]

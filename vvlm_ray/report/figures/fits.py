@@ -99,8 +99,16 @@ def draw_predictions(axes: "Axes", analysis: Analysis, extrapolated: "Scores | N
     low, high = style.pad_log(analysis.runs.error, 0.08)
     for scores, what, colour, marker in drawn:
         text = f"{what}: $R^2$ = {words.measure(scores.r2)}, E% = {words.measure(scores.error_percent)}"
-        axes.scatter(scores.observed, np.clip(scores.predicted, low, high), s=24, color=colour, marker=marker,
-                     linewidth=0, alpha=0.9, label=text, gid=f"predictions-{marker}", clip_on=False)  # fmt: skip
+        here = (scores.predicted >= low) & (scores.predicted <= high)
+        axes.scatter(scores.observed[here], scores.predicted[here], s=24, color=colour, marker=marker, linewidth=0,
+                     alpha=0.9, label=text, gid=f"predictions-{marker}", clip_on=False)  # fmt: skip
+        for x, y in zip(scores.observed[~here], scores.predicted[~here], strict=True):
+            up = y > high
+            axes.annotate(words.measure(y), (x, high if up else low), xytext=(6, 0), ha="left", va="center",
+                          textcoords="offset points", fontsize=7.5, color=colour,
+                          annotation_clip=False)  # fmt: skip
+            axes.plot(x, high if up else low, marker="^" if up else "v", color=colour, markersize=6,
+                      markerfacecolor="white", clip_on=False, gid="wild")  # fmt: skip
     axes.plot([low, high], [low, high], color=GREY, linewidth=0.9, zorder=0)
     axes.set(xlim=(low, high), ylim=(low, high), xlabel="observed error", ylabel="predicted error")
     axes.set_title("runs left out of the fit")

@@ -15,6 +15,9 @@ from vvlm_ray.results.analysis import Analysis
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CLOSE = 0.03  # of neighbouring costs, as a log ratio
+FEWEST_OF_A_CURVE = 4
+WIDEST_CURVE = 1.12
 NEAR_TARGET = 0.05  # a run of another sweep joins an isoFLOP curve when its cost is this close to the target
 MARKERS = "o^sDvP"
 
@@ -71,6 +74,8 @@ def isoflop_curves(analysis: Analysis) -> list[Curve]:
     """
     runs, targets = analysis.runs, analysis.targets
     sizes = np.zeros(runs.num_runs) if runs.num_examples is None else runs.num_examples
+    if not np.isfinite(targets).any():
+        targets = inferred_targets(analysis.swept_flops, sizes)
     curves = []
     for target, size in sorted({(t, n) for t, n in zip(targets, sizes, strict=True) if np.isfinite(t)}):
         near = np.abs(analysis.swept_flops / target - 1) <= NEAR_TARGET
@@ -78,8 +83,28 @@ def isoflop_curves(analysis: Analysis) -> list[Curve]:
         if mine.sum() > 1:
             curves.append(Curve(target, None if runs.num_examples is None else size, mine))
     if not curves:
-        raise NotDrawn("no isoFLOP sweep: the records have no column target_flops, or nothing in it")
+        raise NotDrawn(
+            "no isoFLOP sweep: the records have no column target_flops, and no four configurations cost about the same"
+        )
     return curves
+
+
+def inferred_targets(cost: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Budgets that runs seem to have aimed at, where their table has none: (R,), NaN for runs that stand alone.
+
+    Costs (R,) at one data size that follow one another closely, four of them or more within 12 %, are one budget: the
+    middle of them, to two digits.
+    """
+    targets = np.full(len(cost), np.nan)
+    for size in np.unique(sizes):
+        order = np.flatnonzero(sizes == size)
+        order = order[np.argsort(cost[order], kind="stable")]
+        gaps = np.flatnonzero(np.diff(np.log(cost[order])) > CLOSE) + 1
+        for group in np.split(order, gaps):
+            costs = cost[group]
+            if len(np.unique(costs)) >= FEWEST_OF_A_CURVE and costs.max() <= costs.min() * WIDEST_CURVE:
+                targets[group] = float(f"{np.sqrt(costs.max() * costs.min()):.2g}")
+    return targets
 
 
 def draw_isoflop(analyses: Sequence[Analysis]) -> "Figure":
@@ -99,7 +124,7 @@ def draw_isoflop(analyses: Sequence[Analysis]) -> "Figure":
                 _isoflop(axes, analysis, curves[analysis.score], factor)
             row[0].set_ylabel("error" if single else f"{title_of(analysis)}: error")
         handles, texts = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=min(8, len(handles)), columnspacing=1.2)
+        figure.legend(handles, texts, loc="outside lower center", ncols=min(5, len(handles)), columnspacing=1.2)
         return figure
 
 
@@ -126,9 +151,12 @@ def _isoflop(axes, analysis: Analysis, curves: Sequence[Curve], factor: str) -> 
         for level, marker in markers.items():
             text = words.level(by, level, analysis.names)
             axes.plot([], [], color=GREY, linestyle="none", marker=marker, markersize=4, label=text)
-    x, y = np.array(best).T
-    axes.plot(x, y, color=INK, linewidth=1, linestyle=(0, (3, 2)), marker="o", markersize=6.5, markerfacecolor="none",
-              label="best of each budget", zorder=5, gid="empirical-frontier")  # fmt: skip
+    for size in dict.fromkeys(curve.num_examples for curve in curves):  # budgets compare at one data size only
+        here = [point for point, curve in zip(best, curves, strict=True) if curve.num_examples == size]
+        x, y = np.array(here).T
+        label = "best of each budget" if size == curves[0].num_examples else None
+        axes.plot(x, y, color=INK, linewidth=1, linestyle=(0, (3, 2)), marker="o", markersize=6.5,
+                  markerfacecolor="none", label=label, zorder=5, gid="empirical-frontier")  # fmt: skip
     limits = style.pad_log(values, 0.06)
     axes.set_xlim(limits)
     names = analysis.names if factor == "lm_params" else {}
