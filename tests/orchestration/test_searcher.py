@@ -183,3 +183,49 @@ def test_pauses_grow():
     pauses = [attempts.judge("job", Outcome(FAILED, cause=str(i))).pause for i in range(10)]
     assert all(later > earlier for earlier, later in itertools.pairwise(pauses[:8]))
     assert max(pauses) <= 330
+
+
+class Answers(NoBook):
+    """A trial has left its GPUs when its file is there."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def has_left(self, job):
+        return (self.folder / f"{job.job_id}-answered").exists()
+
+
+@pytest.mark.timeout(200)
+def test_gpus_are_free_before_the_judge_is_asked_and_the_next_trial_takes_them(local_ray, tmp_path):
+    """Two trials that need both GPUs: the second answers while the first is judged."""
+    from ray import tune
+
+    def drive(config):
+        import ray
+
+        @ray.remote(num_cpus=0, num_gpus=config["slots"], scheduling_strategy="DEFAULT")
+        def answer():
+            time.sleep(0.5)
+
+        times = {"start": time.time()}
+        ray.get(answer.remote())
+        time.sleep(1.0)  # Ray's count lags a little
+        times["free"] = ray.available_resources().get("GPU", 0.0)
+        (tmp_path / f"{config['job_id']}-answered").touch()
+        times["asked"] = time.time()
+        time.sleep(20.0 if config["job_id"] == "first" else 0.0)  # the judge
+        times["end"] = time.time()
+        (tmp_path / f"{config['job_id']}.json").write_text(json.dumps(times))
+        tune.report(Outcome(FINISHED).to_report())
+
+    queue = Queue([Job("first", 9.0, slots=2), Job("second", 8.0, slots=2)], 2)
+    searcher = StudySearcher(queue, Machines([], {}, dict), Attempts(0, History()), Answers(tmp_path))
+    tune.Tuner(
+        tune.with_resources(drive, DRIVER_RESOURCES),
+        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+        run_config=tune.RunConfig(name="x", storage_path=str(tmp_path / "tune"), verbose=0),
+    ).fit()
+    first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("first", "second"))
+    assert first["free"] == 2.0
+    assert first["asked"] < second["start"] < second["end"] < first["end"]
+    assert queue.free_slots == 2

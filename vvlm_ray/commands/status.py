@@ -58,7 +58,8 @@ def _show(seen: "Overview") -> None:
 
 
 def _row(state: "TrialState") -> tuple[str, ...]:
-    score = state.record.get("avg") if state.record else None
+    is_whole = state.record and not state.record.get("partial")
+    score = state.record.get("avg") if is_whole else None
     return (
         state.trial.trial_id,
         state.trial.sweep,

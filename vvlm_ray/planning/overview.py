@@ -39,7 +39,7 @@ class TrialState:
         if self.problem or self.status == FINISHED:
             return self.problem
         if self.record:
-            return self.record.get("reason")
+            return self.record.get("reason") or "; ".join(self.record.get("failed_tasks", {}).values())
         return next((a.cause for a in reversed(self.attempts) if a.cause), None)
 
     @property
