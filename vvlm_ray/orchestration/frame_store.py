@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -181,8 +182,8 @@ def write_shards(folder: Path, shards: Sequence[tuple[int, list[Example]]], enco
         {"path": str(path), "num_frames": num_frames, "examples": json.dumps([_as_dict(e) for e in examples])}
         for path, (num_frames, examples) in missing.items()
     ]
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its progress is no part of the run's
+    ray.data.DataContext.get_current().enable_progress_bars = False
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     written = dataset.map(_writer(asdict(encoding)), num_cpus=1).take_all()
     return {
