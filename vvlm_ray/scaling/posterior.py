@@ -23,6 +23,7 @@ NUM_STARTS = 12
 NUM_SAMPLES = 256
 INFLATION = 1.15  # of samples about the mean: linearising and fixed hyperparameters leave bands too narrow
 LEAST_RUNS, LEAST_CONFIGURATIONS = 8, 6
+PATIENCE = 8.0  # nats by which the forms' evidence may fall behind before they lose most of their say in the mean
 NEGLIGIBLE = 1e-4  # a member with less weight is not evaluated
 
 
@@ -31,7 +32,7 @@ class Posterior(Answers):
     """f(x, n) as learnt from `runs`; a `Predictor`.
 
     `weights` (M,) of the members by evidence; `mean_weights` (M,) those of the point estimate, which averages the mean
-    of all members with that of the three forms alone; `draws` hold the samples. `centre` and `scale` (C,)
+    of all members with that of the three forms alone, as long as these do not fall far behind; `draws` hold the samples. `centre` and `scale` (C,)
     standardise the logs of the columns.
     """
 
@@ -125,7 +126,8 @@ def fit_posterior(runs: Runs, *, seed: int = 0, num_samples: int = NUM_SAMPLES) 
     log_evidence = np.array([member.log_evidence for member in members])
     plain = np.array([member.kernel is None for member in members])
     weights = _normalised(log_evidence)
-    mean_weights = 0.5 * weights + 0.5 * _normalised(np.where(plain, log_evidence, -np.inf))
+    share = 0.5 * np.exp((log_evidence[plain].max() - log_evidence.max()) / PATIENCE)
+    mean_weights = (1 - share) * weights + share * _normalised(np.where(plain, log_evidence, -np.inf))
     counts = rng.multinomial(num_samples, weights)
     draws = tuple(member.draw(count, rng) for member, count in zip(members, counts, strict=True) if count)
     return Posterior(runs, data, tuple(members), weights, mean_weights, draws, seed)
