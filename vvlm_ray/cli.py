@@ -23,6 +23,8 @@ COMMANDS = {
     "frontier": "frontier",
     "elasticity": "elasticity",
     "recommend": "recommend",
+    "predict": "predict",
+    "validate": "validate",
 }
 
 
@@ -63,6 +65,8 @@ HELP = {
     "frontier": "the compute-optimal configuration at each budget",
     "elasticity": "how the optimum moves with the number of finetuning examples",
     "recommend": "the configuration to deploy, its expected error and how sure that is",
+    "predict": "the error of any configuration, with bands for f and for a run of it",
+    "validate": "fit some of the runs and predict those beyond them: by cost, n, factor, rolling",
 }
 
 

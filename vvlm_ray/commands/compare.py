@@ -72,7 +72,16 @@ def _scores(run):
         scores = run()
     except UserError as problem:
         return {"impossible": str(problem)}
-    return {"mse": scores.mse, "error_percent": scores.error_percent, "r2": scores.r2}
+    return scores_as_json(scores)
+
+
+def scores_as_json(scores) -> dict[str, float]:
+    return {
+        "mse": scores.mse,
+        "error_percent": scores.error_percent,
+        "r2": scores.r2,
+        "coverage_of_90_bands": scores.coverage,
+    }
 
 
 def _aggregates(runs, splits, settings, resamples):

@@ -54,6 +54,8 @@ def chooses(command: Callable) -> Callable:
                      help="Levels of a factor: 1,2,4 or 1..128 or 1^2..27^2; repeat for each factor."),
         click.option("--cost", help='Cost of a configuration, e.g. "2 * params * tokens" [Eq. 1, budgets in TFLOPs].'),
         click.option("--cost-unit", help="Unit of --cost, e.g. ms; FLOPs: budgets are TFLOPs [that of the numbers]."),
+        click.option("--limit", "limits", multiple=True, metavar="'EXPR <= NUMBER'",
+                     help="Beside the budget: 'num_frames <= 64', '2 * lm_params <= 24e9'; repeat for more."),
         click.option("--vision-params", type=float, help="Parameters of the vision model [0.43e9]."),
         click.option("--vision-tokens", type=float, help="Vision features per frame [768]."),
     )  # fmt: skip
@@ -91,6 +93,7 @@ def opened(options: dict[str, Any]) -> "Iterator[Source]":
         unit=options.get("cost_unit"),
         vision_params=options.get("vision_params"),
         vision_tokens=options.get("vision_tokens"),
+        limits=tuple(options.get("limits") or ()),
     )
     with local_study(options["records"]) as place:
         yield open_source(place, columns, choice)
@@ -107,14 +110,21 @@ def settings_of(source, options: dict[str, Any]):
     return replace(said_by_the_study(source.answer), **given, seed=options["seed"], exponents=bounds)
 
 
+def fit_of(settings, form: str):
+    """The fit settings of one form."""
+    from dataclasses import replace
+
+    return replace(settings, form=form).fit
+
+
 def analysis_of(options: dict[str, Any], *, budgets: str | None = None, num_examples: float | None = None,
-                with_elasticity: bool = False) -> "Analysis":  # fmt: skip
+                with_elasticity: bool = False, needs_cost: bool = True) -> "Analysis":  # fmt: skip
     """The one way to an answer, for every command."""
     from vvlm_ray.report.progress import shown
     from vvlm_ray.results.analysis import analyse
 
     with opened(options) as source, shown() as progress:
-        if source.cost is None:
+        if source.cost is None and needs_cost:
             from vvlm_ray.scaling.space import Space
 
             Space({name: [1] for name in source.columns.factors}).known_cost()

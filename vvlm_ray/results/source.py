@@ -18,7 +18,7 @@ from vvlm_ray.results import tables
 from vvlm_ray.results.tables import DEFAULT_DATA_SIZE, DEFAULT_FACTORS, DEFAULT_SCORE, Columns
 from vvlm_ray.scaling.cost import EQ1_CONSTANTS, Cost, cost_from_expression
 from vvlm_ray.scaling.runs import Runs
-from vvlm_ray.scaling.space import Space, usual_cost
+from vvlm_ray.scaling.space import Limit, Space, usual_cost
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.sections import Answer, CostExpression
 
@@ -32,7 +32,8 @@ NO_SCORES = {"seed", "target_flops", "seconds", "attempts"}  # numbers of a reco
 class Choice:
     """What may be chosen and what it costs, where that is not what the study says: levels {factor: (L,)} and a cost.
 
-    `vision_params` and `vision_tokens` replace those of Eq. 1; `expression` is a cost of one's own, in `unit`.
+    `vision_params` and `vision_tokens` replace those of Eq. 1; `expression` is a cost of one's own, in `unit`; `limits`
+    ("num_frames <= 64") hold beside the budget.
     """
 
     levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Choice:
     unit: str | None = None
     vision_params: float | None = None
     vision_tokens: float | None = None
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Source:
     tasks: tuple[str, ...]
     fits: Path | None
     notes: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     @property
     def is_folder(self) -> bool:
@@ -125,6 +128,7 @@ def open_source(path: str | Path, columns: Columns | None = None, choice: Choice
         tasks=tuple((said.evaluation.tasks if said and said.evaluation else None) or ()),
         fits=folder.fits if folder else _cache_of(path),
         notes=tuple(notes),
+        limits=tuple(Limit.parse(text) for text in choice.limits),
     )
 
 
@@ -183,7 +187,7 @@ def read_runs(source: Source, score: str) -> Observed:
     frame, missing = _filled(source.frame, score, source.done)
     runs, said = tables.runs_of(frame, source.path / "records.csv" if source.is_folder else source.path, columns)
     grid = {name: levels for name, levels in (source.grid or {}).items() if name in runs.factors}
-    runs = replace(runs, space=Space(grid, source.cost))
+    runs = replace(runs, space=Space(grid, source.cost, source.limits))
     said = (*source.notes, *said)
     done = frame[source.done]
     targets = np.full(len(done), np.nan)

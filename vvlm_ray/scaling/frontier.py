@@ -156,13 +156,25 @@ def _least(predictor: Predictor, grid: Grid, own: np.ndarray, num_examples) -> n
     return values[np.arange(own.shape[1]), inverse.reshape(own.shape)].T
 
 
+def outside_of_each(runs: Runs, points, num_examples) -> tuple[tuple[str, ...], ...]:
+    """`outside` of any configurations, factors {name: (P,)}, whether their cost is known or not."""
+    if runs.space.cost is not None:
+        return outside(runs, points, np.asarray(runs.space.cost(**points), float), num_examples)
+    return _beyond([(name, values, runs.factors[name]) for name, values in points.items()], runs, num_examples)
+
+
 def outside(runs: Runs, points, flops, num_examples) -> tuple[tuple[str, ...], ...]:
     """For each point, in what it lies outside the swept range."""
     checks = [(name, values, runs.factors[name]) for name, values in points.items()]
     checks.append(("cost", flops, runs.cost))
+    return _beyond(checks, runs, num_examples)
+
+
+def _beyond(checks, runs: Runs, num_examples) -> tuple[tuple[str, ...], ...]:
+    count = len(checks[0][1])
     if runs.num_examples is not None:
-        checks.append(("num_examples", np.full(len(flops), float(num_examples)), runs.num_examples))
-    found: list[list[str]] = [[] for _ in flops]
+        checks.append(("num_examples", np.full(count, float(num_examples)), runs.num_examples))
+    found: list[list[str]] = [[] for _ in range(count)]
     for name, values, swept in checks:
         low, high = swept.min() * (1 - 1e-9), swept.max() * (1 + 1e-9)
         for position in np.flatnonzero((values < low) | (values > high)):

@@ -23,7 +23,7 @@ NUM_STARTS = 12
 NUM_SAMPLES = 256
 INFLATION = 1.15  # of samples about the mean: linearising and fixed hyperparameters leave bands too narrow
 LEAST_RUNS, LEAST_CONFIGURATIONS = 8, 6
-PATIENCE = 8.0  # nats by which the forms' evidence may fall behind before they lose most of their say in the mean
+PATIENCE = 8.0  # nats of evidence by which the forms may fall behind before they lose most of their say
 NEGLIGIBLE = 1e-4  # a member with less weight is not evaluated
 
 
@@ -32,8 +32,8 @@ class Posterior(Answers):
     """f(x, n) as learnt from `runs`; a `Predictor`.
 
     `weights` (M,) of the members by evidence; `mean_weights` (M,) those of the point estimate, which averages the mean
-    of all members with that of the three forms alone, as long as these do not fall far behind; `draws` hold the samples. `centre` and `scale` (C,)
-    standardise the logs of the columns.
+    of all members with that of the three forms alone, as long as these do not fall far behind; `draws` hold the
+    samples.
     """
 
     runs: Runs
