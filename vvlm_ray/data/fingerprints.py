@@ -93,7 +93,8 @@ class _Taker:
                 return self.digests.of(questions)
             return self.digests.of_videos(_videos_of_questions(questions, self.resolve(task.video_root)))
         name = STAGE1 if section == STAGE1 else name.removeprefix("sources.")
-        source = self.study.stage1.source if section == STAGE1 else self.study.data.sources[name]
+        stage1 = self.study.stage1
+        source = stage1.source if stage1 and section == STAGE1 else self.study.data.sources[name]
         if part == "path":
             return rows_digest(source, self.resolve, self.digests)
         return self.digests.of_videos(self._videos_of_rows(name, source, known.get(f"{source_key(name)}.path")))

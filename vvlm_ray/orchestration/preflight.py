@@ -162,7 +162,8 @@ class _Check:
         backbone = self.study.backbones[name]
         if backbone.lm.startswith(STUDY_PREFIX):
             return
-        trials = [trial for trial in self.checked.plan.trials if trial.backbone == name]
+        plan = self.checked.plan
+        trials = [trial for trial in plan.trials if trial.backbone == name] if plan else []
         check_backbone(name, self, trials, {key: rows for key, rows in sources.items() if key != "stage1"})
 
     def _evaluation(self) -> None:
@@ -185,6 +186,6 @@ class _Check:
         for message in told:
             if not any(message != other and message in other for other in told):
                 self.add("evaluation.tasks", message)
-        for name, task in evaluation.local.items():
-            if not task.questions.startswith(STUDY_PREFIX):
-                check_questions(name, task, self)
+        for name, local in evaluation.local.items():
+            if not local.questions.startswith(STUDY_PREFIX):
+                check_questions(name, local, self)

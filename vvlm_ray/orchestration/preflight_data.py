@@ -136,7 +136,9 @@ def _decode(example: Example) -> str | None:
 
 
 def _spread(examples: Sequence[Example], count: int) -> list[Example]:
-    places = np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int)) if examples else []
+    if not len(examples):
+        return []
+    places = np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int))
     return [examples[int(place)] for place in places]
 
 

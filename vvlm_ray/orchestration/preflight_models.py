@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vvlm_ray.data.table import Rows
 from vvlm_ray.errors import UserError
 from vvlm_ray.study.config import STUDY_PREFIX
+from vvlm_ray.study.sections import Cost
 from vvlm_ray.study.trials import Trial
 
 if TYPE_CHECKING:
@@ -26,19 +27,19 @@ def check_backbone(name: str, check: _Check, trials: Sequence[Trial], sources: M
     from vvlm_ray.model.video_vlm import count_parameters
 
     counts, study, key = count_parameters(made.model), check.study, f"backbones.{name}"
-    for own, stated, true in (
-        (f"{key}.lm_params", study.backbones[name].lm_params, counts["lm_params"]),
-        ("cost.vision_params", study.cost.vision_params, counts["vision_params"]),
-        ("cost.vision_tokens", study.cost.vision_tokens, counts["vision_tokens"]),
-    ):
+    stated_counts = {f"{key}.lm_params": (study.backbones[name].lm_params, counts["lm_params"])}
+    if isinstance(study.cost, Cost):
+        stated_counts["cost.vision_params"] = study.cost.vision_params, counts["vision_params"]
+        stated_counts["cost.vision_tokens"] = study.cost.vision_tokens, counts["vision_tokens"]
+    for own, (stated, true) in stated_counts.items():
         if abs(stated - true) > TOLERANCE * true:
             check.add(own, f"{stated:,.0f} in the sweep file, and the model of {key} has {true:,}; write {true}")
     patches = counts["vision_tokens"]
-    _check_tokens("sweeps", max((t.tokens_per_frame for t in trials), default=0), patches, key, check)
+    _check_tokens("sweeps", max((t.tokens_per_frame or 0 for t in trials), default=0), patches, key, check)
     if study.stage1 and not study.backbones[name].projector:
         _check_tokens("stage1.tokens_per_frame", study.stage1.tokens_per_frame, patches, key, check)
     if trials and made.model.max_length is not None:
-        _check_context(name, made, max(t.num_frames * t.tokens_per_frame for t in trials), sources, check)
+        _check_context(name, made, max((t.num_frames or 0) * (t.tokens_per_frame or 0) for t in trials), sources, check)
 
 
 def _assemble(name: str, check: _Check) -> Any:
@@ -50,7 +51,7 @@ def _assemble(name: str, check: _Check) -> Any:
 
     backbone, folders, is_whole = check.study.backbones[name], {}, True
     template = getattr(backbone, "chat_template", None)
-    options = {
+    options: dict[str, Any] = {
         "chat_template": check.resolve(template) if template else None,
         "system": getattr(backbone, "system", None),
         "pad_token": getattr(backbone, "pad_token", None),
@@ -72,8 +73,8 @@ def _assemble(name: str, check: _Check) -> Any:
             is_whole = False
     if not is_whole:
         return None
-    has_projector = backbone.projector and not backbone.projector.startswith(STUDY_PREFIX)
-    projector = check.resolve(backbone.projector) if has_projector else None
+    named = backbone.projector
+    projector = check.resolve(named) if named and not named.startswith(STUDY_PREFIX) else None
     try:
         return assemble(
             folders["vision"], folders["lm"], tokens_per_frame=1, projector=projector, device="meta", **options
