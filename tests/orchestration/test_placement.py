@@ -5,7 +5,15 @@ import itertools
 import pytest
 
 from vvlm_ray.orchestration.attempts import FINISHED, NOT_STARTED, Attempts, Outcome
-from vvlm_ray.orchestration.placement import Machines, alive_nodes, failure_config, never_started, scaling_config
+from vvlm_ray.orchestration.placement import (
+    Machines,
+    alive_nodes,
+    failure_config,
+    free_groups,
+    group_name,
+    never_started,
+    scaling_config,
+)
 from vvlm_ray.orchestration.searcher import NoBook, StudySearcher
 from vvlm_ray.planning.gpus import GPUS
 from vvlm_ray.planning.order import simulate
@@ -145,3 +153,19 @@ def test_a_plain_number_of_slots_ties_a_job_to_nothing():
     machines = Machines([Node("all", 8)], GPUS_USED, dict)
     where = machines.locate(Placement(Choice(2, 1.0), {"all": 2}))
     assert where == {"on_one_machine": False, "accelerator": None, "node_ids": []}
+
+
+@pytest.mark.timeout(120)
+def test_what_a_killed_controller_left_reserved_is_freed_and_nothing_else(mixed_cluster):
+    from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+
+    groups = {
+        name: placement_group([{"CPU": 1}], name=name)
+        for name in (group_name("killed", 1), group_name("alive", 2), "somebody else's")
+    }
+    assert all(group.wait(20) for group in groups.values())
+    assert free_groups({group_name("alive", 2)}) == [group_name("killed", 1)]
+    left = {about["name"] for about in placement_group_table().values() if about["state"] == "CREATED"}
+    assert left == {group_name("alive", 2), "somebody else's"}
+    assert free_groups(set()) == [group_name("alive", 2)]
+    remove_placement_group(groups["somebody else's"])

@@ -101,7 +101,9 @@ def test_every_trial_leaves_a_whole_record(finished):
 def test_wandb_has_a_run_per_trial_and_no_secret(finished):
     sweep, storage, _ = finished
     files = list((storage / "two" / "wandb").rglob("run-*.wandb"))
-    assert {f.stem for f in files} == {f"run-two-{t.trial_id}" for t in expand(load_sweep(sweep))}
+    known = {t.trial_id for t in expand(load_sweep(sweep))}
+    assert {f.stem.split("-")[-1] for f in files} == known
+    assert all(f.stem.startswith(f"run-two-{StudyFolder(storage / 'two').identity()}-") for f in files)
     for file in files:
         content = file.read_bytes()
         assert b"eval/avg" in content

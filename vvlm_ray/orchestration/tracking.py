@@ -92,7 +92,7 @@ def publish(folder: StudyFolder, study: Study, trial: dict[str, Any], run: Path)
 
 def _send(rows: list[dict[str, Any]], folder: StudyFolder, study: Study, trial: Trial, mode: str) -> bool:
     with _wandb_folder(folder) as target:
-        run = _init(target, study, trial, mode)
+        run = _init(target, study, trial, mode=mode, identity=folder.identity())
         for values in rows:
             run.log(values)
         run.finish()
@@ -105,7 +105,7 @@ def _wandb_folder(folder: StudyFolder) -> Iterator[Path]:
         yield target
 
 
-def _init(target: Path, study: Study, trial: Trial, mode: str) -> Any:
+def _init(target: Path, study: Study, trial: Trial, *, mode: str, identity: str) -> Any:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it tells a third party of its troubles
     import wandb
 
@@ -113,7 +113,7 @@ def _init(target: Path, study: Study, trial: Trial, mode: str) -> Any:
         project=study.tracking.project,
         entity=study.tracking.entity,
         group=study.name,
-        id=f"{study.name}-{trial.trial_id}",
+        id=f"{study.name}-{identity}-{trial.trial_id}",
         name=trial.label,
         job_type=trial.sweep,
         config=_config(study, trial),
@@ -218,7 +218,7 @@ class _Live:
     def _run(self, folder: StudyFolder, study: Study, trial: Trial) -> None:
         def send() -> None:
             with _wandb_folder(folder) as target:
-                run = _init(target, study, trial, "online")
+                run = _init(target, study, trial, mode="online", identity=folder.identity())
                 self._is_up = True
                 while (values := self._values.get()) is not None:
                     run.log(values)

@@ -1,6 +1,7 @@
 """A study's folder, `<storage>/<name>/`: where everything that a study is and has found is kept.
 
 sweep.yaml                  the sweep file as run
+identity                    eight letters that tell this folder from others of the same study
 ledger.jsonl                one line for everything that happened to a job; lock.json: who runs the study
 assets/                     what the study made for itself (synthetic benchmark, backbones, projectors)
 trials/<trial_id>/          record.json (or failed.json), logs/, checkpoints while it runs
@@ -12,6 +13,7 @@ fits/, report/              what was computed and drawn from them
 """
 
 import json
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 from vvlm_ray.errors import UserError
 from vvlm_ray.study import hub
 from vvlm_ray.study.config import STUDY_PREFIX, Study
-from vvlm_ray.study.storage import local_copy, open_storage, write_atomically
+from vvlm_ray.study.storage import create, local_copy, open_storage, write_atomically
 from vvlm_ray.study.sweep_file import load_sweep
 
 __all__ = ["StudyFolder", "open_study", "write_atomically", "write_json"]
@@ -58,6 +60,12 @@ class StudyFolder:
     @property
     def report(self) -> Path:
         return self.root / "report"
+
+    def identity(self) -> str:
+        """Eight letters that tell this folder from others of the same study, kept in it; made when first asked for."""
+        path = self.root / "identity"
+        create(path, uuid.uuid4().hex[:8])
+        return path.read_text().strip()
 
     def trial(self, trial_id: str) -> Path:
         return self.trials / trial_id
