@@ -77,7 +77,15 @@ def offline_runs(folder):
 
 
 def history_of(file):
-    """The rows that a run's file holds, read with W&B's own reader."""
+    """The rows that a run's file holds once W&B's own process has written its end, by W&B's own reader."""
+    for _ in range(100):
+        if (rows := read_history(file)) and "eval/avg" in rows[-1]:
+            return rows
+        time.sleep(0.1)
+    return rows
+
+
+def read_history(file):
     from wandb.proto import wandb_internal_pb2
     from wandb.sdk.internal.datastore import DataStore
 
