@@ -53,7 +53,6 @@ def ray_session(address: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_ray() -> Iterator[None]:
-    _remove_left()
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=_base()))  # mode 0700
     token, scratch = folder / "token", folder / "tmp"
     scratch.mkdir()
@@ -96,7 +95,7 @@ def _base() -> str:
     return usual if longest <= LONGEST_SOCKET_FOLDER else "/tmp"
 
 
-def _remove_left() -> None:
+def remove_left_folders() -> None:
     """Remove the folders of runs that were killed: of this user, and of processes that are gone."""
     for folder in Path(_base()).glob(f"{PREFIX}*"):
         pid = re.fullmatch(rf"{PREFIX}(\d+)-\w{{8}}", folder.name)

@@ -22,7 +22,7 @@ from typing import Any
 from vvlm_ray.errors import UserError
 from vvlm_ray.orchestration.frame_store import fill_store
 from vvlm_ray.orchestration.preflight import check_study
-from vvlm_ray.orchestration.ray_session import ray_session
+from vvlm_ray.orchestration.ray_session import ray_session, remove_left_folders
 from vvlm_ray.orchestration.refinement import Refinement
 from vvlm_ray.planning.check import find_problems
 from vvlm_ray.planning.plan import make_plan
@@ -101,6 +101,7 @@ def _run(
     """Bring the folder in order, and run what is left."""
     from vvlm_ray.orchestration.book import close_open_attempts
 
+    remove_left_folders()
     folder.adopt(sweep_file)
     keep_fingerprints()
     for aside in set_damaged_aside(folder, collect_records(folder, all_trials(study, folder)).damaged):
