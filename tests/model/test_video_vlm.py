@@ -146,9 +146,15 @@ def test_loss_is_the_mean_over_labelled_tokens(backbones):
     by_hand = -sum(log_probabilities[row, at - 1, labels[row, at]] for row, at in ((0, -1), (1, -1), (1, -2)))
     out = model(**batch, labels=labels)
     torch.testing.assert_close(out.loss, by_hand / 3)
-    torch.testing.assert_close(out.logits, model(**batch).logits[:, -3:])
-    # The global batch's token count divides instead where the caller knows it.
-    torch.testing.assert_close(model(**batch, labels=labels, num_items_in_batch=30).loss, by_hand / 30)
+    torch.testing.assert_close(out.logits, model(**batch).logits[:, -3:-1])  # before a label of either row
+    weights = torch.zeros(labels.shape)
+    weights[0, -1], weights[1, -1], weights[1, -2] = 0.5, 2.0, 3.0
+    terms = [
+        log_probabilities[row, at - 1, labels[row, at]] * weights[row, at] for row, at in ((0, -1), (1, -1), (1, -2))
+    ]
+    torch.testing.assert_close(model(**batch, labels=labels, label_weights=weights).loss, -sum(terms))
+    nothing = model(**batch, labels=torch.full_like(labels, -100), label_weights=weights).loss
+    assert nothing == 0 and nothing.requires_grad
 
 
 def test_every_trainable_parameter_gets_a_gradient(backbones):

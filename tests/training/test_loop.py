@@ -10,7 +10,7 @@ from workbench import STAGE1, same, settings_of
 
 from vvlm_ray.data.dataset import Collator, Unreadable
 from vvlm_ray.errors import UserError
-from vvlm_ray.training.loop import finetune
+from vvlm_ray.training.loop import finetune, label_weights
 from vvlm_ray.training.results import Diverged, UnreadableVideos
 
 
@@ -28,18 +28,28 @@ def test_it_learns_and_counts(bench):
     assert not model.training
 
 
-def test_the_loss_is_the_mean_over_answer_tokens_of_the_whole_batch(bench):
-    """The first step's loss and clipped update, against one plain forward over the whole batch."""
-    reports = []
-    bench.run(settings={"batch_size": 24, "micro_batch_size": 5}, on_step=reports.append)
-    dataset, model = bench.dataset(), bench.model()
-    batch = Collator(0)([dataset[index] for index in range(24)])
-    del batch["unreadable"]
-    loss = model(**batch).loss
-    loss.backward()
-    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    assert reports[0].loss == pytest.approx(loss.item(), rel=1e-5)
-    assert reports[0].grad_norm == pytest.approx(norm.item(), rel=1e-4)
+@pytest.mark.parametrize("loss", ["per_example", "per_token"])
+@pytest.mark.parametrize("micro", [*range(1, 17), None])
+def test_gradients_are_those_of_a_plain_loop_over_examples(bench, monkeypatch, loss, micro):
+    """Conversations of one and of two answers, padded together or not, against each example on its own."""
+    expected_loss, expected = bench.plain_gradients(loss)
+    found, reports = bench.watch_gradients(monkeypatch), []
+    settings = {"batch_size": 24, "micro_batch_size": micro, "loss": loss}
+    bench.run(bench.model(torch.float64), bench.items(), settings=settings, on_step=reports.append)
+    same(expected, found, atol=1e-6, rtol=0)
+    assert reports[0].loss == pytest.approx(expected_loss, rel=1e-6)
+
+
+def test_examples_or_tokens_weigh_the_same(bench):
+    """What the two losses differ in, by hand: the second half of the examples has longer answers."""
+    rows = torch.tensor([[5, -100, 7, -100], [-100, 6, 7, 8], [5, -100, -100, -100]])
+    weights, num_terms = label_weights(rows, "per_example")
+    torch.testing.assert_close(weights, torch.tensor([[0, 0, 1.0, 0], [0, 1 / 3, 1 / 3, 1 / 3], [0, 0, 0, 0]]))
+    assert num_terms == 2
+    weights, num_terms = label_weights(rows, "per_token")
+    torch.testing.assert_close(weights, torch.tensor([[0, 0, 1.0, 0], [0, 1.0, 1, 1], [0, 0, 0, 0]]))
+    assert num_terms == 4
+    assert bench.plain_gradients("per_example")[0] != pytest.approx(bench.plain_gradients("per_token")[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("micro", [4, 5, 1])

@@ -13,7 +13,7 @@ from vvlm_ray.data.examples import Example
 from vvlm_ray.data.frame_store import FrameStore, decode_video
 from vvlm_ray.data.frames import UnreadableVideo
 from vvlm_ray.errors import UserError
-from vvlm_ray.model.prompts import IGNORED_LABEL, encode_conversation
+from vvlm_ray.model.prompts import IGNORED_LABEL, encode_caption, encode_conversation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,11 +48,13 @@ class ExampleEncoder:
     tokens_per_frame: int
     max_length: int | None = None
     store: FrameStore | None = None
+    is_plain: bool = False  # stage 1: image and caption, no template
 
     def __getitem__(self, example: Example) -> Item | Unreadable:
         num_video_tokens = self.num_frames * self.tokens_per_frame
         try:
-            input_ids, labels = encode_conversation(self.tokenizer, example.turns, num_video_tokens)
+            encode = encode_caption if self.is_plain else encode_conversation
+            input_ids, labels = encode(self.tokenizer, example.turns, num_video_tokens)
         except UserError as error:
             return Unreadable(f"{example.source}: example {example.example_id}", str(error))
         if self.max_length is not None and len(input_ids) > self.max_length:
@@ -88,9 +90,12 @@ class VideoInstructionDataset(Dataset):
         tokens_per_frame: int,
         max_length: int | None = None,
         store: FrameStore | None = None,
+        is_plain: bool = False,
     ) -> None:
         self.examples = examples
-        self.encoder = ExampleEncoder(tokenizer, preprocessor, num_frames, tokens_per_frame, max_length, store)
+        self.encoder = ExampleEncoder(
+            tokenizer, preprocessor, num_frames, tokens_per_frame, max_length, store, is_plain
+        )
 
     def __len__(self) -> int:
         return len(self.examples)

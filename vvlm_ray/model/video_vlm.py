@@ -201,14 +201,19 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        *,
+        label_weights: torch.Tensor | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Next-token logits, and the mean cross-entropy over `labels` that are not -100.
 
         input_ids, attention_mask, labels: (B, L); pixel_values: (B, T, 3, H, W), absent once a KV cache holds
-        the video. With labels, logits start at the token before the first label: the T * V positions before
-        it carry no loss, and a large vocabulary would need gigabytes for them.
+        the video. label_weights: (B, L), then the loss is the sum of each label's cross-entropy times its weight;
+        num_items_in_batch: what the sum is divided by instead of their number, as transformers' Trainer asks.
+        With labels, logits are those of the P positions before a label in any row, (B, P, vocabulary): all others
+        carry no loss, and a large vocabulary would need gigabytes for them.
         Raises ValueError when a row's number of video tokens is not T * V, or more tokens than the LM's context.
         """
         self._check_length(input_ids.shape[1])
@@ -225,16 +230,17 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
                 )
             video = self.encode_video(pixel_values).to(inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter(is_video.unsqueeze(-1), video)
-        if labels is not None and isinstance(logits_to_keep, int) and logits_to_keep == 0:
+        if labels is not None:
             logits_to_keep = _positions_with_loss(labels)
-            labels = labels[:, -logits_to_keep:]
-        return self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            labels=labels,
-            logits_to_keep=logits_to_keep,
-            **kwargs,
+        out = self.language_model(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, logits_to_keep=logits_to_keep, **kwargs
         )
+        if labels is not None:
+            if label_weights is None and num_items_in_batch is not None:
+                label_weights = torch.full_like(labels, 1.0, dtype=torch.float32) / num_items_in_batch
+            weights = None if label_weights is None else label_weights[:, logits_to_keep + 1]
+            out["loss"] = _loss(out.logits, labels[:, logits_to_keep + 1], weights)
+        return out
 
     @property
     def max_length(self) -> int | None:
@@ -293,9 +299,17 @@ def _num_elements(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())  # yields a tied tensor once
 
 
-def _positions_with_loss(labels: torch.Tensor) -> int:
-    """How many trailing positions matter to the loss: the one before the earliest label, and all after it."""
-    L = labels.shape[1]
-    labelled = (labels != IGNORED_LABEL).any(dim=0).nonzero()
-    first = int(labelled[0]) if len(labelled) else L - 1
-    return L - max(first - 1, 0)
+def _positions_with_loss(labels: torch.Tensor) -> torch.Tensor:
+    """Positions whose next token is a label in any row; where there is none, one whose loss is nothing."""
+    is_labelled = (labels[:, 1:] != IGNORED_LABEL).any(dim=0)
+    positions = is_labelled.nonzero().flatten()
+    return positions if len(positions) else positions.new_zeros(1)
+
+
+def _loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Cross-entropy in float32 over targets (B, P) that are not -100: weighted sum, or mean without weights."""
+    logits, targets = logits.float().flatten(0, 1), targets.flatten()
+    if weights is None:
+        return functional.cross_entropy(logits, targets, ignore_index=IGNORED_LABEL)
+    losses = functional.cross_entropy(logits, targets, ignore_index=IGNORED_LABEL, reduction="none")
+    return (losses * weights.flatten()).sum()

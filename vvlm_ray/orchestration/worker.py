@@ -141,7 +141,13 @@ def pretrain_projector(config: dict[str, Any]) -> None:
     )
     load = _Loader(folder, study, open_storage(config["sweep_file"]), trial)
     model, tokenizer, preprocessor = load.model(projector=None)
-    dataset, collator = load.dataset(tokenizer, preprocessor, {"stage1": stage1.source}, max_length=model.max_length)
+    dataset, collator = load.dataset(
+        tokenizer,
+        preprocessor,
+        {"stage1": stage1.source},
+        max_length=model.max_length,
+        is_plain=stage1.prompt == "plain",
+    )
     checkpoints = CheckpointStore(projector_run(study, folder, backbone))
     stage = StageWriter(projector_run(study, folder, backbone), context.get_world_rank() == 0)
     finetune(
@@ -179,22 +185,20 @@ class _Loader:
 
     def model(self, projector: Path | None) -> tuple[Any, Any, Any]:
         """The model from its backbone, its tokenizer, and the preprocessor of its vision tower."""
-        from vvlm_ray.model.backbones import load_tokenizer
-        from vvlm_ray.model.preprocess import ImagePreprocessor
-        from vvlm_ray.model.prompts import video_token_id
-        from vvlm_ray.model.video_vlm import VideoVLM
+        from vvlm_ray.model.assembly import assemble, backbone_folder
 
-        lm, vision = self.path(self.backbone.lm), self.path(self.backbone.vision)
-        tokenizer = load_tokenizer(lm)
-        model = VideoVLM.from_backbones(
-            vision,
-            lm,
+        b = self.backbone
+        made = assemble(
+            backbone_folder(b.vision, self.path(b.vision)),
+            backbone_folder(b.lm, self.path(b.lm)),
             tokens_per_frame=self.trial.tokens_per_frame,
-            projector=projector,
             pooling=self.study.finetune.pooling,
-            video_token_id=video_token_id(tokenizer),
+            projector=projector,
+            chat_template=self.path(b.chat_template) if b.chat_template else None,
+            system=b.system,
+            pad_token=b.pad_token,
         )
-        return model, tokenizer, ImagePreprocessor.from_pretrained(vision)
+        return made.model, made.tokenizer, made.preprocessor
 
     def check_cost(self, model: Any) -> None:
         """Hold the counts of the sweep file (Eq. 1) against the model: a cost of another model is a false answer.

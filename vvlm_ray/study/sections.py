@@ -16,9 +16,16 @@ class Backbone(Strict):
     """A pretrained language model with its vision tower, and the projector of stage 1 if there is one."""
 
     lm_params: float = Field(gt=0, description="x_N: parameters without the input embedding")
-    lm: str
-    vision: str
+    lm: str = Field(description="folder, or hub id with a revision: organisation/model@revision")
+    vision: str = Field(description="as lm")
     projector: str | None = None
+    chat_template: str | None = Field(
+        None, description="a file with the template, for base LMs, whose folders hold none"
+    )
+    system: str | None = Field(None, min_length=1, description="a sentence before every conversation")
+    pad_token: str | None = Field(
+        None, description="default: the tokenizer's, else Llama 3's place holder, else the end"
+    )
     lr: float | None = Field(None, gt=0, description="replaces finetune.lr for this backbone")
     vision_lr: float | None = Field(None, gt=0, description="replaces finetune.vision_lr for this backbone")
 
@@ -80,7 +87,8 @@ class Recipe(Strict):
     """How weights are trained, in either stage: AdamW, cosine schedule with linear warm-up (Wang et al. 2025, Table 4).
 
     `batch_size` counts examples per optimiser step, over all workers and micro-batches. "bf16" computes in bfloat16
-    and keeps weights and optimiser in float32.
+    and keeps weights and optimiser in float32. `loss` says what weighs the same in a batch: examples (each the mean
+    over its answer tokens) [open in the paper; what its code base did with one example a micro-batch], or tokens.
     """
 
     batch_size: int = Field(256, gt=0)
@@ -89,6 +97,7 @@ class Recipe(Strict):
     warmup_fraction: float = Field(0.03, ge=0, lt=1)
     epochs: int = Field(1, gt=0)
     precision: Literal["bf16", "fp32"] = "bf16"
+    loss: Literal["per_example", "per_token"] = "per_example"
 
     @property
     def peak_lrs(self) -> dict[str, float]:
@@ -97,7 +106,10 @@ class Recipe(Strict):
 
 
 class Stage1(Recipe):
-    """Projector pretraining on images, once per backbone without a projector (Wang et al. 2025, Table 3)."""
+    """Projector pretraining on images, once per backbone without a projector (Wang et al. 2025, Table 3).
+
+    `prompt`: "plain" shows the image and then the caption, as the paper's code base does; "chat" the conversation.
+    """
 
     path: str
     image_root: str
@@ -105,6 +117,7 @@ class Stage1(Recipe):
     tokens_per_frame: int = Field(729, gt=0, description="tokens of an image; a perfect square")
     batch_size: int = Field(512, gt=0)
     lr: float = Field(1e-3, gt=0)
+    prompt: Literal["plain", "chat"] = "plain"
 
     @property
     def source(self) -> Source:

@@ -15,6 +15,7 @@ from vvlm_ray.study.identity import identity
 from vvlm_ray.study.points import Point, cost_function, distinct_points, plain_number
 
 MEANING_VERSION = 2  # raised when code changes what the same settings compute, so that old records are not reused
+_PARTS = {"lm", "vision", "chat_template", "system", "pad_token"}  # of a backbone, besides its projector
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class _Meanings:
             meaning["jpeg_quality"] = study.data.frame_store.jpeg_quality
         if backbone:
             spec = study.backbones[backbone]
-            paths = spec.model_dump(include={"lm", "vision", "projector"})
+            paths = spec.model_dump(include={*_PARTS, "projector"}, exclude_none=True)
             meaning["backbone"] = _content(study, f"backbones.{backbone}", paths)
             if needs_stage1(study, backbone):
                 meaning["stage1"] = _stage1_meaning(study)
@@ -171,7 +172,7 @@ def projector_id(study: Study, backbone: str) -> str:
     spec = study.backbones[backbone]
     meaning = {
         "version": MEANING_VERSION,
-        "backbone": _content(study, f"backbones.{backbone}", spec.model_dump(include={"lm", "vision"})),
+        "backbone": _content(study, f"backbones.{backbone}", spec.model_dump(include=_PARTS, exclude_none=True)),
         "stage1": _stage1_meaning(study),
         "seed": study.seed,
     }

@@ -1,8 +1,9 @@
 """The loop of one finetuning run: the same in a plain process, under torchrun, and in a Ray Train worker.
 
-A step: this worker's micro-batches go forward and backward with their *summed* loss; counts and losses of all
-workers are added up; the summed gradients are divided by the number of answer tokens in the whole global batch,
-clipped, and applied. So the result does not depend on how a batch is cut into workers and micro-batches.
+A step: this worker's micro-batches go forward and backward with their *summed* loss, of examples (each the mean over
+its answer tokens) or of tokens; counts and losses of all workers are added up; the summed gradients are divided by the
+number of examples with an answer, or of answer tokens, in the whole global batch, clipped, and applied. So the result
+does not depend on how a batch is cut into workers and micro-batches.
 """
 
 from __future__ import annotations
@@ -167,10 +168,10 @@ class _Run:
         factor = lr_factor(step, self.plan.num_steps, self.settings.recipe.warmup_fraction)
         set_lr(self.optimizer, factor)
         grad_norm = 0.0
-        if totals.num_answer_tokens:  # otherwise no video of the step could be read
-            loss = totals.loss / totals.num_answer_tokens
-            # Workers' gradients come as their mean, and the loss is meant per answer token of them all.
-            scale = self.accelerator.num_processes / totals.num_answer_tokens
+        if totals.num_terms:  # otherwise no video of the step could be read
+            loss = totals.loss / totals.num_terms
+            # Workers' gradients come as their mean, and the loss is the mean over the terms of them all.
+            scale = self.accelerator.num_processes / totals.num_terms
             grad_norm = scale_and_clip(self.optimizer, scale)
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise Diverged(
@@ -192,7 +193,8 @@ class _Run:
             batch = next(batches)
             unreadable += batch.pop("unreadable")
             if batch:
-                totals.count(batch)
+                batch["label_weights"], num_terms = label_weights(batch["labels"], self.settings.recipe.loss)
+                totals.count(batch, num_terms)
             elif self.accelerator.num_processes > 1:
                 batch = _blank_batch(self.model)  # the others wait for this worker's part in the exchange
             else:
@@ -212,7 +214,7 @@ class _Run:
             self.settings.recipe.precision == "bf16" and self.settings.resources.sharding == "none"
         )  # FSDP casts by itself
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            return self.module(**batch, use_cache=False, num_items_in_batch=1).loss
+            return self.module(**batch, use_cache=False).loss
 
     def _note(self, totals: _Totals, unreadable: list[tuple[str, str]]) -> None:
         """Add a step's counts to the run's; raises UnreadableVideos as soon as too many videos have failed."""
@@ -231,7 +233,7 @@ class _Run:
         return StepReport(
             step=self.progress.step,
             num_steps=self.plan.num_steps,
-            loss=self.progress.losses[-1] if totals.num_answer_tokens else math.nan,
+            loss=self.progress.losses[-1] if totals.num_terms else math.nan,
             lr=lr,
             grad_norm=grad_norm,
             examples_per_second=totals.num_examples / seconds,
@@ -262,15 +264,15 @@ class _Totals:
     """Sums over a step's micro-batches: of one worker, then of all."""
 
     loss: float | torch.Tensor = 0.0
-    num_answer_tokens: int = 0
+    num_terms: int = 0  # of the loss: examples, or answer tokens
     num_examples: int = 0
     num_frames: int = 0
     num_tokens: int = 0
     num_unreadable: int = 0
     is_checkpoint_due: bool = False
 
-    def count(self, batch: dict[str, torch.Tensor]) -> None:
-        self.num_answer_tokens += int((batch["labels"][:, 1:] != IGNORED_LABEL).sum())  # nothing predicts the first
+    def count(self, batch: dict[str, torch.Tensor], num_terms: int) -> None:
+        self.num_terms += num_terms
         self.num_examples += len(batch["input_ids"])
         self.num_frames += math.prod(batch["pixel_values"].shape[:2])
         self.num_tokens += int(batch["attention_mask"].sum())
@@ -310,6 +312,19 @@ class _FlopsPerStep:
         return self.per_frame * totals.num_frames + self.per_token * totals.num_tokens
 
 
+def label_weights(labels: torch.Tensor, loss: str) -> tuple[torch.Tensor, int]:
+    """Weights (B, L) with which labels enter the summed loss, and the number of terms that it is the sum of.
+
+    "per_token": 1 each. "per_example": 1 / the answer tokens of its row. Nothing predicts a row's first token.
+    """
+    is_answer = labels != IGNORED_LABEL
+    is_answer[:, 0] = False
+    if loss == "per_token":
+        return is_answer.float(), int(is_answer.sum())
+    counts = is_answer.sum(dim=1, keepdim=True)
+    return is_answer / counts.clamp(min=1), int((counts > 0).sum())
+
+
 def _blank_batch(model: VideoVLM) -> dict[str, torch.Tensor]:
     """One black frame and no answer: no loss, gradients of zero."""
     config = model.config
@@ -319,6 +334,7 @@ def _blank_batch(model: VideoVLM) -> dict[str, torch.Tensor]:
         "input_ids": input_ids,
         "attention_mask": torch.ones_like(input_ids),
         "labels": torch.full_like(input_ids, IGNORED_LABEL),
+        "label_weights": torch.zeros_like(input_ids, dtype=torch.float32),
         "pixel_values": torch.zeros(1, 1, 3, side, side),
     }
 

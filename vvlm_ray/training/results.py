@@ -12,7 +12,7 @@ from vvlm_ray.errors import UserError
 class StepReport:
     """One optimiser step, over all workers; rates count the time since the previous report.
 
-    step: 1..num_steps. loss: cross-entropy per answer token of the global batch, before the step.
+    step: 1..num_steps. loss: mean cross-entropy of the global batch before the step, as `recipe.loss` weighs it.
     lr: of the LM, or of the projector where it alone is trained.
     grad_norm: before clipping. tokens: of the LM's sequences, visual and text, without padding.
     tflops_per_second: the model's floating point operations, 2 per weight and token forward and 4 backward;
