@@ -337,3 +337,13 @@ def test_the_reply_of_a_judge_that_says_another_name_is_told(judge, tmp_path, ei
     settings = Evaluation(tasks=["VDC"], judge=judge.settings())
     keep_answers(settings, tmp_path, lambda q, doc: json.dumps(doc["answer"]))
     assert score_answers(settings, tmp_path).judge["answered_by"] == ["someone-else"]
+
+
+def test_what_a_scoring_that_is_gone_has_claimed_is_free_and_what_another_holds_is_not(judge, tmp_path):
+    """Ray keeps a process for many trials: a claim of an earlier one of them must not be waited for."""
+    gone, other = (JudgeClient(judge.settings(patience_seconds=1.0), tmp_path / "judge.sqlite") for _ in range(2))
+    assert gone.store.claim(gone.key_of(request("x")), 0, 0.0, None)
+    with pytest.raises(JudgeUnavailable, match="another process"):
+        other.verdicts([request("x")], "score")
+    gone.store.close()
+    assert list(other.verdicts([request("x")], "score").values()) == [Verdict(4)]

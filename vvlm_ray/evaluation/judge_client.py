@@ -120,6 +120,10 @@ class JudgeClient:
                 reply = _reply_of(body)
                 self.store.keep(key, ask, reply, estimate, self._dollars(body, estimate))
                 return reply
+            if time.monotonic() > deadline:
+                raise JudgeUnavailable(
+                    f"another process has been asking one of the questions for {self.judge.patience_seconds:g} s"
+                )
             time.sleep(_OTHERS_SECONDS)
 
     def _call(self, request: dict[str, Any], deadline: float) -> Any:

@@ -15,6 +15,7 @@ import socket
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ class Reply:
     model: str | None
 
 
+_OPEN: set[str] = set()  # the owners in this process
+
+
 class SpendReached(Exception):
     """Asking once more could cost more than the study allows; holds the dollars spent or on their way."""
 
@@ -55,10 +59,12 @@ class JudgeStore:
         self._database = sqlite3.connect(path, timeout=120, isolation_level=None, check_same_thread=False)
         with self._lock:
             self._database.executescript(_TABLES)
-        self._owner = f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+        self._owner = f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())} {uuid.uuid4().hex[:8]}"
+        _OPEN.add(self._owner)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, and of what is still claimed."""
+        _OPEN.discard(self._owner)
         with self._lock:
             self._database.close()
 
@@ -146,11 +152,10 @@ class JudgeStore:
     def _is_free(self, owner: str | None, claimed: float) -> bool:
         if owner is None:
             return True
-        if owner == self._owner:
-            return False
-        host, pid, started = owner.rsplit(" ", 2)
+        host, pid, started, _ = owner.rsplit(" ", 3)
         if host == socket.gethostname():
-            return _started(int(pid)) != started
+            is_ours = int(pid) == os.getpid()  # whose stores of earlier scorings may be gone
+            return _started(int(pid)) != started or (is_ours and owner not in _OPEN)
         return time.time() - claimed > _LEASE_SECONDS
 
 
