@@ -23,7 +23,7 @@ NUM_STARTS = 12
 NUM_SAMPLES = 256
 INFLATION = 1.15  # of samples about the mean: linearising and fixed hyperparameters leave bands too narrow
 LEAST_RUNS, LEAST_CONFIGURATIONS = 8, 6
-PATIENCE = 8.0  # nats of evidence by which the forms may fall behind before they lose most of their say
+PATIENCE = 16.0  # nats of evidence by which the forms may fall behind before they lose most of their say
 NEGLIGIBLE = 1e-4  # a member with less weight is not evaluated
 
 
@@ -51,6 +51,11 @@ class Posterior(Answers):
     @property
     def has_data_size(self) -> bool:
         return self.runs.num_examples is not None
+
+    @property
+    def inflation(self) -> float:
+        """What samples are spread by about their mean; more where fewer than 40 configurations set hyperparameters."""
+        return INFLATION * (1 + max(0.0, (8 / len(self.data.y)) ** 2 - 0.04))
 
     @property
     def num_samples(self) -> int:
@@ -83,7 +88,7 @@ class Posterior(Answers):
         u, z = self.data.logs(columns)
         raw = np.concatenate([draws.at(u, z) for draws in self.draws])
         point = _mix(self.mean_weights, means)
-        return point, point + INFLATION * (raw - _mix(self.weights, means))
+        return point, point + self.inflation * (raw - _mix(self.weights, means))
 
     def _means(self, columns: np.ndarray) -> list[np.ndarray | None]:
         u, z = self.data.logs(columns)

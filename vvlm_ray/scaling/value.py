@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.scaling.frontier import check_budgets, search, sizes_of
-from vvlm_ray.scaling.posterior import INFLATION, Posterior
+from vvlm_ray.scaling.posterior import Posterior
 
 NODES = ndtri((np.arange(40) + 0.5) / 40)
 MOST_CONTENDERS = 500  # grid points that may turn out best, for each data size
@@ -58,7 +58,7 @@ class Values:
             off = mean - centre
             between = np.outer(off, off[self.first :])
             covariance = covariance + weight / total * (member.covariance(logs, own) + between)
-        self.covariance = covariance * INFLATION**2
+        self.covariance = covariance * posterior.inflation**2
         self.mean = posterior.predict(*_split(posterior, contenders))
         self.noise = posterior.noise**2
 
