@@ -26,7 +26,7 @@ def table(tmp_path_factory):
 def test_what_the_documentation_shows(table, tmp_path):
     space = vr.Space(levels={"num_frames": range(1, 33)}, cost=vr.cost(vision_params=0.43e9, vision_tokens=729))
     runs = vr.Runs.read(table, space=space)
-    assert runs.num_runs == 49 and any("1 of 50 rows are not done" in note for note in runs.notes)
+    assert runs.num_runs == 49 and any("1 row that is not done" in note for note in runs.notes)
     bag = vr.fit(runs, "add", resamples=8, starts=30)
     line = bag.frontier(budgets=[2, 5, 15], num_examples=1e6)
     assert bag.runs.space.cost.vision_tokens == 729 and line.factors["num_frames"].max() <= 32

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from vvlm_ray.results.analysis import Analysis, Settings, settings_of
 from vvlm_ray.results.analysis import analyse as analyse_source
+from vvlm_ray.results.columns import DEFAULT_FACTORS, Columns
 from vvlm_ray.results.source import Choice, open_source, read_runs
-from vvlm_ray.results.tables import DEFAULT_FACTORS, Columns
 from vvlm_ray.scaling import runs as scaling_runs
 from vvlm_ray.scaling import validation
 from vvlm_ray.scaling.bagging import Bag, fit_bag
@@ -30,21 +30,25 @@ class Runs(scaling_runs.Runs):
 
     @classmethod
     def read(cls, records: str | Path, *, space: Space | None = None, score: str | None = None,
-             error: str | None = None, factors: Sequence[str] | None = None,
-             data_size: str | None = None) -> scaling_runs.Runs:  # fmt: skip
+             error: str | None = None, factors: Sequence[str] | None = None, data_size: str | None = None,
+             names: Mapping[str, str] | None = None,
+             units: Mapping[str, float] | None = None) -> scaling_runs.Runs:  # fmt: skip
         """The finished runs of a study's folder or a table of results; `notes` say what was left out.
 
-        `score` is a column on 0..100 (the error is 100 - score), `error` one that is taken as it is; `data_size`
-        is the column of n, or "none". `space` replaces what the study says of levels and cost.
+        `score` is a column on 0..100 (the error is 100 - score), `error` one that is taken as it is; `data_size` is
+        the column of n, or "none"; `names` {ours: theirs} and `units` {ours: what one is} are --map and --unit.
+        `space` replaces what the study says of levels and cost.
 
         Raises:
             UserError: no such file or column, or a row that cannot be used: it names row and column.
         """
-        source = open_source(records, Columns(tuple(factors or DEFAULT_FACTORS), data_size, score, error))
+        columns = Columns(tuple(factors or DEFAULT_FACTORS), data_size, score, error,
+                          names=names or {}, units=units or {})  # fmt: skip
+        source = open_source(records, columns)
         observed = read_runs(source, score or error or source.scores()[0])
         found = observed.runs if space is None else observed.runs.over(space)
         parts = {name: getattr(found, name) for name in found.__dataclass_fields__}
-        return cls(**parts | {"notes": (*observed.notes, *found.notes), "targets": observed.targets})
+        return cls(**parts | {"notes": (observed.read, *observed.notes, *found.notes), "targets": observed.targets})
 
 
 def fit(runs: scaling_runs.Runs, form: str = AUTO, *, resamples: int = 100, starts: int = 500, seed: int = 0,

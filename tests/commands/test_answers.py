@@ -110,7 +110,7 @@ def test_the_data_size_is_used_whatever_the_factors_are(records):
     assert found["num_examples"] == 1e6
     found = json.loads(run("frontier", records, *options, "--resamples", 3, "--data-size", "none", "--json"))
     assert found["num_examples"] is None
-    assert any("num_examples varies and was left out" in note for note in found["notes"])
+    assert "left out: num_examples (--data-size none)" in found["read"]
 
 
 def test_compare_with_ablations(records):
@@ -119,7 +119,7 @@ def test_compare_with_ablations(records):
     assert set(found["forms"]) == {"auto", "mult", "add", "add-interact-s", "add-interact"}
     setups = {"cross-validation", "star -> rest", "up to 5 TFLOPs -> dearer"}
     assert all(set(scores) == setups for scores in found["forms"].values())
-    assert set(found["forms"]["add"]["cross-validation"]) == {"mse", "error_percent", "r2"}
+    assert {"mse", "error_percent", "r2"} <= set(found["forms"]["add"]["cross-validation"])
     assert {"Huber loss", "not in log space"} <= set(found["fits"])
     assert {"mean of 3", "median of 3", "median of 1"} <= set(found["aggregates"])
 

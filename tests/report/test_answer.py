@@ -123,7 +123,7 @@ def test_missing_scores_are_left_out_and_counted_and_rows_keep_their_numbers(new
     source = open_source(new_study(edit=edit))
     found = analyse(source)
     assert found.runs.num_runs == len(source.frame) - 2
-    assert "2 finished runs have no avg score and were left out" in found.notes
+    assert "left out: 2 rows without avg (row 4 (line 5), row 8 (line 9))" in found.read
 
     def spoil(frame):
         frame = edit(frame)

@@ -90,9 +90,9 @@ def test_failed_trials_and_missing_scores_are_left_out_and_counted(whole):
     text = Page(folder / "report" / "report.html").text
     runs = len(pd.read_csv(folder / "records.csv"))
     assert f"{runs - 1} finished runs" in text
-    assert f"1 of {runs} rows are not done and were left out" in text
+    assert "1 row that is not done" in text
     assert "1 trials did not finish" in text
-    assert "B: 2 finished runs have no B score and were left out" in text
+    assert "2 rows without B (row 8 (line 9), row 10 (line 11))" in text
     scores = {row["score"]: row for row in json.loads((folder / "report" / "scores.json").read_text())}
     assert {name: row["runs"] for name, row in scores.items()} == {"avg": runs - 1, "A": runs - 1, "B": runs - 3}
 

@@ -32,7 +32,7 @@ def compare(*, as_json, ablations, resamples, folds, split_at, ray_address, **op
 
     with common.opened(options) as source:
         observed = read_runs(source, source.scores()[0])
-    runs, notes, map = observed.runs, list(observed.notes), common.map_of(ray_address)
+    runs, notes, map = observed.runs, [observed.read, *observed.notes], common.map_of(ray_address)
     splits = {}
     if runs.sweep is not None and "star" in runs.sweep and (runs.sweep != "star").any():
         splits["star -> rest"] = runs.sweep == "star"

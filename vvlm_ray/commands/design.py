@@ -192,10 +192,11 @@ def _gpu_hours_of(study: "Study", sweep: Path, cost: Callable[..., Any]) -> Call
 
 def _read_known(records: Path, factors: Sequence[str]) -> Any:
     from vvlm_ray.errors import UserError
-    from vvlm_ray.results.tables import Columns, read_table, records_in, runs_of
+    from vvlm_ray.results.columns import Columns
+    from vvlm_ray.results.source import open_source, read_runs
 
-    path = records_in(records) if records.is_dir() else records
-    known, _ = runs_of(read_table(path), path, Columns(factors=tuple(factors), data_size="num_examples"))
+    source = open_source(records, Columns(factors=tuple(factors)))
+    known = read_runs(source, source.scores()[0]).runs
     if known.num_examples is None:
         raise UserError(f"{records}: no num_examples column; a design needs the data size of each run")
     return known

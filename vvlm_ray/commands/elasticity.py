@@ -36,4 +36,4 @@ def elasticity(*, as_json, **options):
         f"{moved.share_extrapolated:.0%} of them lie beyond what was swept; {moved.share_beyond_space:.0%} in a factor "
         f"or in cost."
     )
-    common.print_notes([*analysis.notes, *analysis.predictor.warnings])
+    common.print_notes([analysis.read, *analysis.notes, *analysis.predictor.warnings])

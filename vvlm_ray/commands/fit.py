@@ -30,7 +30,7 @@ def fit(*, as_json, resamples, ray_address, **options):
 
     with common.opened(options) as source:
         observed = read_runs(source, source.scores()[0])
-    settings, notes = fit_settings(options), list(observed.notes)
+    settings, notes = fit_settings(options), [observed.read, *observed.notes]
     intervals = {}
     if resamples:
         from vvlm_ray.commands.progress import bar

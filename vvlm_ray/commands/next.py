@@ -38,8 +38,8 @@ def next(*, records, gpu_hours, most, budgets, num_examples, sizes, throughput, 
     from vvlm_ray.errors import UserError
     from vvlm_ray.report import words
     from vvlm_ray.results.analysis import usable
+    from vvlm_ray.results.columns import DEFAULT_FACTORS, Columns
     from vvlm_ray.results.source import Choice, open_source, read_runs
-    from vvlm_ray.results.tables import DEFAULT_FACTORS, Columns
     from vvlm_ray.scaling.cost import training_flops
     from vvlm_ray.scaling.forms import FORM_NAMES
     from vvlm_ray.scaling.posterior import fit_posterior

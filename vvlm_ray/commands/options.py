@@ -4,12 +4,15 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vvlm_ray.commands.run import Location
+from vvlm_ray.commands.table_options import columns_of, reads_a_table
 from vvlm_ray.errors import UserError
+from vvlm_ray.orchestration.wandb_table import is_project
 
 if TYPE_CHECKING:
     from vvlm_ray.results.analysis import Analysis
@@ -18,17 +21,18 @@ if TYPE_CHECKING:
 LARGEST_LEVELS = 1_000_000  # of one factor on the command line
 
 
+class Records(Location):
+    """A study's folder or a table by its path or URL, or a W&B project."""
+
+    name = "path, URL or wandb://entity/project"
+
+    def convert(self, value, param, ctx):
+        return str(value) if is_project(value) else super().convert(value, param, ctx)
+
+
 def reads_records(command: Callable) -> Callable:
     """RECORDS and what names its columns."""
-    return _with(
-        command,
-        click.argument("records", type=Location()),
-        click.option("--factors", help="Factor columns, comma-separated [lm_params,num_frames,tokens_per_frame]."),
-        click.option("--data-size", help='Column of the data size, or "none" [num_examples].'),
-        click.option("--score", help="Column with the score on 0..100; the error is 100 - score [avg]."),
-        click.option("--error", "error_column", help="Column taken as the error itself."),
-        click.option("--keep-duplicates", is_flag=True, help="Accept rows that repeat another one."),
-    )
+    return click.argument("records", type=Records())(reads_a_table(command))
 
 
 def fits(command: Callable) -> Callable:
@@ -79,14 +83,9 @@ def _with(command: Callable, *options: Callable) -> Callable:
 def opened(options: dict[str, Any]) -> "Iterator[Source]":
     """The records that these options name, with what may be chosen from; results go back to a study in a bucket."""
     from vvlm_ray.results.source import Choice, open_source
-    from vvlm_ray.results.tables import DEFAULT_FACTORS, Columns
     from vvlm_ray.study.snapshot import local_study
 
-    factors = options["factors"]
-    names = tuple(name.strip() for name in factors.split(",") if name.strip()) if factors else DEFAULT_FACTORS
-    columns = Columns(
-        names, options["data_size"], options["score"], options["error_column"], options["keep_duplicates"]
-    )
+    columns = columns_of(options)
     choice = Choice(
         levels=dict(levels_of(text) for text in options.get("grid_texts", ())),
         expression=options.get("cost"),
@@ -95,6 +94,14 @@ def opened(options: dict[str, Any]) -> "Iterator[Source]":
         vision_tokens=options.get("vision_tokens"),
         limits=tuple(options.get("limits") or ()),
     )
+    if is_project(options["records"]):
+        from vvlm_ray.orchestration.wandb_table import read_project
+        from vvlm_ray.results.tables import table_of
+
+        project = options["records"]
+        table = table_of(read_project(project), project, columns, "W&B")
+        yield open_source(Path(project.rstrip("/").rpartition("/")[2]), columns, choice, table=table)
+        return
     with local_study(options["records"]) as place:
         yield open_source(place, columns, choice)
 
@@ -128,11 +135,18 @@ def analysis_of(options: dict[str, Any], *, budgets: str | None = None, num_exam
             from vvlm_ray.scaling.space import Space
 
             Space({name: [1] for name in source.columns.factors}).known_cost()
-        if num_examples is not None and source.columns.data_size in {None, "none"}:
+        if num_examples is not None and not has_data_size(source):
             raise UserError("the runs have no data size: leave out --num-examples, or name its column with --data-size")
         return analyse(source, settings=settings_of(source, options), budgets=budgets_of(budgets),
                        num_examples=num_examples, with_elasticity=with_elasticity, map=map_of(options["ray_address"]),
                        progress=progress)  # fmt: skip
+
+
+def has_data_size(source: "Source") -> bool:
+    from vvlm_ray.results.columns import DEFAULT_DATA_SIZE
+
+    name = source.columns.data_size or DEFAULT_DATA_SIZE
+    return name != "none" and name in source.frame.columns
 
 
 def map_of(ray_address: str | None):

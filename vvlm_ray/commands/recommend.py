@@ -31,4 +31,4 @@ def recommend(*, as_json, num_examples, budgets, delta, **options):
         common.print_json(shapes.recommendation(analysis, answer))
         return
     click.echo("\n".join(recommendation_lines(analysis, answer)))
-    common.print_notes([*analysis.notes, *analysis.predictor.warnings])
+    common.print_notes([analysis.read, *analysis.notes, *analysis.predictor.warnings])

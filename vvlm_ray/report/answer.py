@@ -37,6 +37,7 @@ def answer(folder: StudyFolder, study: Study) -> str:
 def summary(analysis: Analysis) -> list[str]:
     """How well the fit predicts, what to mind, and the frontier as a table."""
     lines = ["", f"{analysis.name}: {analysis.verdict.sentence}", fit_sentence(analysis)]
+    lines += [f"{analysis.read}."] if analysis.read else []
     lines += [f"Note: {note}." for note in analysis.notes]
     lines += [f"Warning: {warning}." for warning in analysis.predictor.warnings]
     if analysis.frontier is not None:

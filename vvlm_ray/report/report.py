@@ -298,6 +298,7 @@ def _overhead(writer: _Writer, found: Findings) -> Section:
 
 def _runs(writer: _Writer, found: Findings) -> Section:
     counted = [f"{found.analyses[0].runs.num_runs} runs are in the analysis of the first score."]
+    counted += [f"{analysis.score}: {analysis.read}." for analysis in found.analyses]
     waste = tables.unfinished(found.source)
     if waste.rows:
         counted.append(f"{len(waste.rows)} trials did not finish and were left out:")

@@ -88,7 +88,8 @@ class Analysis:
     a run's sweep aimed at, or NaN. `frontier` is at the budgets asked for, `curve` at many budgets for drawing;
     both are None where the cost of a configuration is unknown.
     `validation` is None where the runs are too few to be split; `elasticity` where it was not asked for or the
-    data size does not vary. `names` {lm_params: backbone}. `notes` are sentences that a reader must know.
+    data size does not vary. `names` {lm_params: backbone}. `read` says in one sentence
+    what was read, `notes` are sentences that a reader must know.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Analysis:
     elasticity: "Elasticity | None"
     names: Mapping[float, str]
     notes: tuple[str, ...]
+    read: str = ""
 
     @property
     def swept_flops(self) -> np.ndarray:
@@ -202,6 +204,7 @@ def analyse(source: Source | str | Path, score: str | None = None, *, settings: 
         elasticity=movement,
         names=backbone_names(source),
         notes=tuple(notes),
+        read=observed.read,
     )
 
 

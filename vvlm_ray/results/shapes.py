@@ -26,6 +26,7 @@ def doubts(analysis: Analysis) -> dict[str, Any]:
         "num_examples": analysis.num_examples,
         "form": analysis.settings.form,
         "verdict": analysis.verdict.to_dict(),
+        "read": analysis.read,
         "warnings": list(analysis.predictor.warnings),
         "notes": list(analysis.notes),
     }

@@ -15,9 +15,9 @@ import numpy as np
 
 from vvlm_ray.errors import UserError
 from vvlm_ray.results import tables
-from vvlm_ray.results.tables import DEFAULT_DATA_SIZE, DEFAULT_FACTORS, DEFAULT_SCORE, Columns
+from vvlm_ray.results.columns import DEFAULT_FACTORS, DEFAULT_SCORE, Columns
+from vvlm_ray.results.tables import Observed, Table
 from vvlm_ray.scaling.cost import EQ1_CONSTANTS, Cost, cost_from_expression
-from vvlm_ray.scaling.runs import Runs
 from vvlm_ray.scaling.space import Limit, Space, usual_cost
 from vvlm_ray.study.folder import StudyFolder
 from vvlm_ray.study.sections import Answer, CostExpression
@@ -52,7 +52,7 @@ class Source:
     """
 
     path: Path
-    frame: "pd.DataFrame"
+    table: Table
     columns: Columns
     cost: Cost | None
     grid: Mapping[str, np.ndarray] | None
@@ -71,11 +71,13 @@ class Source:
         return self.path.resolve().name if self.is_folder else self.path.stem
 
     @property
+    def frame(self) -> "pd.DataFrame":
+        return self.table.frame
+
+    @property
     def done(self) -> np.ndarray:
         """Which rows are finished runs."""
-        if "status" not in self.frame.columns:
-            return np.ones(len(self.frame), bool)
-        return self.frame["status"].astype(str).str.lower().isin(tables.DONE).to_numpy()
+        return self.table.done
 
     def scores(self) -> list[str]:
         """The average first, then the tasks; with a single task the average alone, since it repeats it."""
@@ -89,17 +91,11 @@ class Source:
         return [DEFAULT_SCORE] if len(tasks) == 1 else [DEFAULT_SCORE, *tasks]
 
 
-@dataclass(frozen=True)
-class Observed:
-    """The runs of one score, the target budget of each where its sweep had one (R,), and what was left out."""
-
-    runs: Runs
-    targets: np.ndarray
-    notes: tuple[str, ...] = field(default=())
-
-
-def open_source(path: str | Path, columns: Columns | None = None, choice: Choice | None = None) -> Source:
+def open_source(path: str | Path, columns: Columns | None = None, choice: Choice | None = None, *,
+                table: Table | None = None) -> Source:  # fmt: skip
     """The records at `path`: a study's folder, a folder with records.csv or .parquet, or a table.
+
+    `table` is one that was read already, from elsewhere than a file.
 
     Raises:
         UserError: there are no records, or they or the sweep file are not readable.
@@ -109,18 +105,20 @@ def open_source(path: str | Path, columns: Columns | None = None, choice: Choice
     path, columns, choice = Path(path), columns or Columns(), choice or Choice()
     folder = StudyFolder(path) if path.is_dir() else None
     said: Any = load_partial_sweep(folder.sweep_file) if folder and folder.sweep_file.exists() else None
-    frame, notes = _records(folder) if folder else (tables.read_table(path), ())
     if said and said.factors and tuple(columns.factors) == DEFAULT_FACTORS:
         columns = replace(columns, factors=tuple(said.factors))
-    if columns.data_size is None and DEFAULT_DATA_SIZE in frame.columns:
-        columns = replace(columns, data_size=DEFAULT_DATA_SIZE)
+    notes: Sequence[str] = ()
+    if folder:
+        table, notes = _records(folder, columns)
+    elif table is None:
+        table = tables.read_table(path, columns)
     levels = {name: np.asarray(values, float) for name, values in ((said and said.grid) or {}).items()}
     unknown = [name for name in choice.levels if name not in columns.factors]
     if unknown:
         raise UserError(f"--grid: {unknown[0]!r} is no factor; the factors are {', '.join(columns.factors)}")
     return Source(
         path=path,
-        frame=frame,
+        table=table,
         columns=columns,
         cost=_cost(said.cost if said else None, choice, tuple(columns.factors)),
         grid={**levels, **choice.levels} or None,
@@ -132,10 +130,10 @@ def open_source(path: str | Path, columns: Columns | None = None, choice: Choice
     )
 
 
-def _records(folder: StudyFolder) -> tuple["pd.DataFrame", Sequence[str]]:
+def _records(folder: StudyFolder, columns: Columns) -> tuple[Table, Sequence[str]]:
     """The table of a folder's records and what to say of it: of its trials, else records.csv or .parquet."""
     if not (folder.sweep_file.exists() and folder.trials.exists()):
-        return tables.read_table(tables.records_in(folder.root)), ()
+        return tables.read_table(tables.records_in(folder.root), columns), ()
     from vvlm_ray.study.additions import all_trials
     from vvlm_ray.study.folder import open_study
     from vvlm_ray.study.records import collect_records
@@ -146,7 +144,7 @@ def _records(folder: StudyFolder) -> tuple["pd.DataFrame", Sequence[str]]:
         raise UserError(
             f"{folder.root}: no trial of {folder.sweep_file.name} has finished; " + "; ".join(collected.notes)
         )
-    return collected.table(), collected.notes
+    return tables.table_of(collected.table(), folder.root, columns), collected.notes
 
 
 def _cost(said: Any, choice: Choice, factors: tuple[str, ...]) -> Cost | None:
@@ -178,47 +176,15 @@ def _cache_of(path: Path) -> Path:
 
 
 def read_runs(source: Source, score: str) -> Observed:
-    """The finished runs that have this score; how many have none is said.
+    """The finished runs that have this score, with the space of the source.
 
     Raises:
-        UserError: a row that cannot be used, named with its column.
+        UserError: a column that is not there, or a row that cannot be used, named with its column.
     """
-    columns = source.columns if source.columns.error else replace(source.columns, score=score)
-    frame, missing = _filled(source.frame, score, source.done)
-    runs, said = tables.runs_of(frame, source.path / "records.csv" if source.is_folder else source.path, columns)
-    grid = {name: levels for name, levels in (source.grid or {}).items() if name in runs.factors}
-    runs = replace(runs, space=Space(grid, source.cost, source.limits))
-    said = (*source.notes, *said)
-    done = frame[source.done]
-    targets = np.full(len(done), np.nan)
-    if "target_flops" in done.columns:
-        targets = done["target_flops"].to_numpy(float)
-    there = ~missing[source.done]
-    if there.all():
-        return Observed(runs, targets, said)
-    note = f"{(~there).sum()} finished runs have no {score} score and were left out"
-    return Observed(runs.select(there), targets[there], (*said, note))
-
-
-def _filled(frame, score: str, done: np.ndarray):
-    """The frame with a stand-in where a finished run has no score, and where that is: (frame, rows as a mask).
-
-    Rows keep their numbers that way, so that whatever else is wrong is reported where it stands in the file.
-    """
-    import pandas as pd
-
-    nowhere = np.zeros(len(frame), bool)
-    if score not in frame.columns or not pd.api.types.is_numeric_dtype(frame[score]):
-        return frame, nowhere
-    missing = frame[score].isna().to_numpy() & done
-    if not missing.any() or missing[done].all():
-        return frame, nowhere
-    # All different, so that two runs without a score are not taken for one that was written down twice.
-    usual = frame.loc[done, score].where(lambda values: (values > 0) & (values < 100)).max()
-    stand_in = usual * (1 - 1e-9 * np.arange(1, missing.sum() + 1))
-    frame = frame.astype({score: float})
-    frame.loc[missing, score] = stand_in
-    return frame, missing
+    found = tables.runs_of(source.table, source.columns, score)
+    grid = {name: levels for name, levels in (source.grid or {}).items() if name in found.runs.factors}
+    runs = replace(found.runs, space=Space(grid, source.cost, source.limits))
+    return replace(found, runs=runs, notes=(*source.notes, *found.notes))
 
 
 def backbone_names(source: Source) -> dict[float, str]:
