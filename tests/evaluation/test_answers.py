@@ -24,7 +24,7 @@ from vvlm_ray.evaluation.evaluate import evaluate
 from vvlm_ray.evaluation.failures import EvaluationFailed
 from vvlm_ray.evaluation.scoring import score_answers
 from vvlm_ray.evaluation.tasks import plan_of
-from vvlm_ray.study.evaluation_section import Evaluation, LocalTask
+from vvlm_ray.study.evaluation_section import Evaluation, LmmsTask, LocalTask
 
 NQA = Evaluation(tasks=["NQA"])
 
@@ -208,3 +208,11 @@ def texts_of_parts(folder):
     for path in folder.glob("*.jsonl"):
         found[path.name] = [line for line in path.read_text().splitlines() if line.endswith("}")]
     return found
+
+
+def test_a_task_of_images_or_without_data_is_found_by_checking_the_data(eight, monkeypatch):
+    """MMMU asks about images; its data is not here, which is as much as can be known."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    other = {"images": LmmsTask(task="mmmu_val", metric="mmmu_acc", full_mark=1)}
+    (problem,) = data_problems(Evaluation(tasks=["images"], lmms_eval=other))
+    assert problem.startswith("images: lmms-eval cannot load its data")

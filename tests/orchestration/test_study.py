@@ -185,3 +185,28 @@ def test_bad_input_is_named_before_anything_starts(tmp_path):
     assert "Traceback" not in done.stdout
     assert not (tmp_path / "studies").exists()
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.timeout(280)
+def test_scores_are_made_again_from_the_answers_alone(finished, tmp_path):
+    """`score` needs no Ray, no backbone and no training data: answers, questions and (to find them) their videos."""
+    sweep, storage, _ = finished
+    before = records(sweep, storage)
+    shutil.copytree(storage / "two", tmp_path / "two", ignore=shutil.ignore_patterns("backbones"))
+    first, second = before
+    (tmp_path / f"two/trials/{first}/record.json").unlink()
+    again = [sys.executable, "-m", "vvlm_ray", "score", str(tmp_path / "two"), "--json"]
+    done = subprocess.run(again, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    told = {row["trial_id"]: row["scores"] for row in json.loads(done.stdout)["trials"]}
+    after = records(sweep, tmp_path)
+    for trial_id in (first, second):
+        assert told[trial_id] == after[trial_id]["scores"] == before[trial_id]["scores"]
+        assert after[trial_id]["standard_errors"] == before[trial_id]["standard_errors"]
+        assert after[trial_id]["details"]["finetune_seconds"] == before[trial_id]["details"]["finetune_seconds"]
+    for arguments, said in (
+        ([*again, "--trial", "nope"], "no trial nope"),
+        ([*again[:-2], str(tmp_path)], "not a study"),
+    ):
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=100)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vvlm_ray.errors import UserError
 from vvlm_ray.evaluation.answer_files import Part, join_parts, read_answers
 from vvlm_ray.evaluation.failures import EvaluationFailed
 from vvlm_ray.evaluation.processes import barrier, gathered, on_first_process, rank, world_size
@@ -88,7 +89,7 @@ def data_problems(settings: Evaluation, resolve: Resolve = Path) -> list[str]:
     for plan in plans_of(settings, resolve):
         try:
             asked = [question for task in questions_of_plan(plan, settings.limit) for question in task]
-        except EvaluationFailed as error:
+        except (EvaluationFailed, UserError) as error:
             problems.append(str(error))
             continue
         missing = list(dict.fromkeys(problem for question in asked if (problem := _missing(question))))

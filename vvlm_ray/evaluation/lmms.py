@@ -95,7 +95,7 @@ def load(plan: Plan, limit: int | None) -> list[Loaded]:
     with _seeded(), _no_accelerator(), _no_word_lists(), alone():
         try:
             tasks = {plan.name: _local_task(plan)} if plan.questions else _published_tasks(plan)
-        except (RetryError, OSError, ValueError, KeyError, ConnectionError) as error:
+        except (RetryError, OSError, ValueError, LookupError, ImportError, AttributeError) as error:
             cause = error.last_attempt.exception() if isinstance(error, RetryError) else error
             raise EvaluationFailed(f"{plan.name}: lmms-eval cannot load its data: {cause!r:.500}") from error
     order = {name: number for number, name in enumerate(plan.benchmark.tasks)}

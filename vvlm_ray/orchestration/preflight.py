@@ -167,6 +167,7 @@ class _Check:
         check_backbone(name, self, trials, {key: rows for key, rows in sources.items() if key != "stage1"})
 
     def _evaluation(self) -> None:
+        from vvlm_ray.evaluation.answers import data_problems
         from vvlm_ray.evaluation.judge_client import key_problem
         from vvlm_ray.evaluation.lmms import version_problem
         from vvlm_ray.evaluation.tasks import task_problems
@@ -185,6 +186,10 @@ class _Check:
         told = [message for message in dict.fromkeys(found) if message]
         for message in told:
             if not any(message != other and message in other for other in told):
+                self.add("evaluation.tasks", message)
+        if known and not told:  # annotations are fetched, and every question's video is looked for
+            asked = evaluation.model_copy(update={"tasks": known})
+            for message in data_problems(asked, lambda raw: self.folder.resolve(raw, self.sweep_file)):
                 self.add("evaluation.tasks", message)
         for name, local in evaluation.local.items():
             if not local.questions.startswith(STUDY_PREFIX):
