@@ -8,6 +8,7 @@ by that tensor's name, where transformers would draw it at random.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,20 @@ def load_tokenizer(
     return tokenizer
 
 
+def load_checked(kind: Any, folder: str | Path, dtype: torch.dtype | str, *, model_type: str) -> Any:
+    """A model of the class `kind` from a folder whose config.json names `model_type`; errors as the others'."""
+    path = Path(folder) / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is no model's configuration ({_first_line(error)})") from error
+    if found != model_type:
+        raise UserError(
+            f"{folder}: is a {found} model; a model folder that a trial has left is expected ({model_type})"
+        )
+    return _load(kind, folder, dtype, "cpu")
+
+
 def _read_config(folder: str | Path) -> PreTrainedConfig:
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder}: holds no config.json; give the folder of a model as transformers saves it")
@@ -91,7 +106,7 @@ def _read_config(folder: str | Path) -> PreTrainedConfig:
         raise UserError(f"{Path(folder) / 'config.json'}: cannot be read ({_first_line(error)})") from error
 
 
-def _load(kind: Any, folder: str | Path, dtype: torch.dtype, device: str) -> Any:
+def _load(kind: Any, folder: str | Path, dtype: torch.dtype | str, device: str) -> Any:
     if not any(Path(folder).glob("*.safetensors")):
         pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in Path(folder).glob(pattern))
         found = f"only {', '.join(pickles[:_NUM_NAMED])}, and pickles are not loaded" if pickles else "no weights"

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     GenerationConfig,
     GenerationMixin,
@@ -43,6 +44,7 @@ class VideoVLMConfig(PreTrainedConfig):
 
     `pooling`: "bilinear" without antialias as LLaVA-NeXT does (it reads only the patches next to its sampling
     points), "bilinear-antialias", or "average" (adaptive average pooling).
+    `num_frames`: x_T, what the model was finetuned for; None before.
     `vision_select_layer` indexes the hidden states (embeddings first): -2 leaves out the last layer.
     """
 
@@ -57,6 +59,7 @@ class VideoVLMConfig(PreTrainedConfig):
         pooling: str = "bilinear",
         vision_select_layer: int = -2,
         video_token_id: int | None = None,
+        num_frames: int | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(vision_config, dict):
@@ -73,6 +76,7 @@ class VideoVLMConfig(PreTrainedConfig):
         self.pooling = pooling
         self.vision_select_layer = vision_select_layer
         self.video_token_id = video_token_id
+        self.num_frames = num_frames
         kwargs.setdefault("tie_word_embeddings", getattr(text_config, "tie_word_embeddings", False))
         super().__init__(**kwargs)
 
@@ -147,6 +151,15 @@ class VideoVLM(PreTrainedModel, GenerationMixin):
         if projector is not None:
             model.load_projector(projector)
         return model.eval()
+
+    def cast_weights(self, dtype: torch.dtype) -> None:
+        """Put the weights, and nothing else, into `dtype`.
+
+        `to(dtype)` rounds the rotary embedding's frequencies too, which a model that is loaded in bfloat16 keeps in
+        float32: it would answer differently from its own saved folder.
+        """
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(dtype)
 
     def save_projector(self, path: str | Path) -> None:
         """Write the projector alone as safetensors: stage 1's result, shared by every trial of one LM."""
@@ -313,3 +326,7 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | N
         return functional.cross_entropy(logits, targets, ignore_index=IGNORED_LABEL)
     losses = functional.cross_entropy(logits, targets, ignore_index=IGNORED_LABEL, reduction="none")
     return (losses * weights.flatten()).sum()
+
+
+AutoConfig.register(VideoVLMConfig.model_type, VideoVLMConfig)
+AutoModel.register(VideoVLMConfig, VideoVLM)

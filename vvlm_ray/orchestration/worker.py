@@ -20,8 +20,8 @@ from vvlm_ray.study.config import Study
 from vvlm_ray.study.folder import StudyFolder, open_study
 from vvlm_ray.study.sections import Recipe, Source
 from vvlm_ray.study.stages import StageWriter
-from vvlm_ray.study.storage import open_storage
-from vvlm_ray.study.trials import Trial, needs_stage1, projector_id
+from vvlm_ray.study.storage import local_output, open_storage
+from vvlm_ray.study.trials import Trial, meaning_of, needs_stage1, projector_id
 
 if TYPE_CHECKING:
     from vvlm_ray.training.results import StepReport
@@ -36,6 +36,8 @@ def finetune_and_answer(config: dict[str, Any]) -> None:
 
     from vvlm_ray.evaluation.answering import VideoAnswerer
     from vvlm_ray.evaluation.answers import answer_tasks
+    from vvlm_ray.model.assembly import Assembly
+    from vvlm_ray.model.folder import save_model
     from vvlm_ray.training.loop import finetune
 
     start = time.monotonic() - config["seconds_before"]
@@ -74,7 +76,12 @@ def finetune_and_answer(config: dict[str, Any]) -> None:
             resume_from=checkpoints.resume_from(),
         )
         if study.finetune.precision == "bf16":
-            model.to(torch.bfloat16)  # finetuning keeps master weights in fp32; evaluation is in what will be served
+            model.cast_weights(
+                torch.bfloat16
+            )  # finetuning keeps master weights in fp32; evaluation is in what will be served
+        if is_writer and study.resources.keep == "all":
+            with local_output(folder.trial(trial.trial_id) / "model") as target:
+                save_model(target, Assembly(model, tokenizer, preprocessor), trial.num_frames, meaning_of(study, trial))
         answered = answer_tasks(
             VideoAnswerer(
                 model,

@@ -165,6 +165,7 @@ class Resources(Strict):
     sharding: Literal["none", "fsdp"] = "none"
     num_loader_workers: int = Field(0, ge=0)
     checkpoint_every_seconds: float = Field(600, gt=0)
+    keep: Literal["all", "none"] = Field("all", description="finished models: 2 bytes a parameter each in bf16")
     max_retries: int = Field(
         1, ge=0, description="how often a trial starts again that failed without having come further"
     )
