@@ -5,6 +5,7 @@ so it imports neither torch nor the study, asks for no CPU, and everything heavy
 """
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from vvlm_ray.orchestration.attempts import FAILED, FINISHED, LOST, Outcome
@@ -67,6 +68,14 @@ def _score(spec: dict[str, Any]) -> Outcome:
 
 
 def _attempt(spec: dict[str, Any]) -> Outcome:
+    before = _newest_checkpoint(spec["run"])
+    outcome = _watched(spec)
+    if outcome.where:  # the job's own word
+        return outcome
+    return replace(outcome, resumed_from=before, checkpoint=_newest_checkpoint(spec["run"]))
+
+
+def _watched(spec: dict[str, Any]) -> Outcome:
     import ray
 
     runner, ref = _start(spec)
@@ -115,6 +124,14 @@ def _beside_workers(spec: dict[str, Any]) -> Any:
     nodes = {node["NodeID"]: node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]}
     tied = [node_id for node_id in spec["node_ids"] if node_id in nodes]
     return NodeAffinitySchedulingStrategy(tied[0] if tied else max(nodes, key=lambda n: (nodes[n], n)), soft=True)
+
+
+def _newest_checkpoint(run: str) -> int:
+    """The number of the newest complete checkpoint, whole or damaged since; 0 for none."""
+    from vvlm_ray.study.storage import open_storage
+
+    numbers = [manifest.parent.name for manifest in open_storage(run).glob("checkpoints/*/manifest.json")]
+    return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
 def _end(runner: Any, ref: Any) -> None:

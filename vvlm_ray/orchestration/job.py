@@ -161,6 +161,8 @@ def _failure(error: Exception) -> dict[str, Any]:
     cause = getattr(cause, "cause", None) or getattr(cause, "_base_exc", None) or cause
     if type(cause).__name__ == "PreemptionError":
         return {"outcome": LOST, "cause": "its machine was taken away"}
+    if type(cause).__name__ == "WorkerHealthCheckFailedError":
+        return {"outcome": LOST, "cause": "a machine of its workers does not answer any more"}
     return {
         "outcome": FAILED,
         "cause": f"{type(cause).__name__}: {cause}".strip(),
