@@ -10,6 +10,7 @@ from workbench import STAGE1, same, settings_of
 
 from vvlm_ray.data.dataset import Collator, Unreadable
 from vvlm_ray.errors import UserError
+from vvlm_ray.training.divergence import History
 from vvlm_ray.training.loop import finetune, label_weights
 from vvlm_ray.training.results import Diverged, UnreadableVideos
 
@@ -233,8 +234,24 @@ def test_a_loss_that_is_no_number_ends_the_run(bench):
     model = bench.model()
     with torch.no_grad():
         model.projector[0].weight[0, 0] = torch.nan
-    with pytest.raises(Diverged, match="step 1 of 2"):
+    with pytest.raises(Diverged, match=r"step 1 of 2; .*examples: row\d+, .*row\d+"):
         bench.run(model)
+
+
+def test_a_loss_far_beyond_its_history_ends_the_run(bench):
+    """Whether it lasts for five steps or the run ends with it; one odd batch does not."""
+    with pytest.raises(Diverged, match=r"loss .*limit .*examples: "):
+        bench.run(dataset=bench.items(), settings={"lr": 2.0, "batch_size": 4, "epochs": 4})
+    history = History([1.0] * 20)
+    for loss in (9.0, 9.0, 1.1, *[9.0] * 4):
+        history.add(loss, 1.0)
+        assert not history.has_diverged
+    history.add(9.0, 1.0)
+    assert history.has_diverged and "limit 5" in history.last
+    falling = History()
+    for step in range(200):  # from ln(vocabulary) to nothing, with odd batches
+        falling.add(12 * 0.97**step + (step % 7 == 0), 1.0 + step % 5)
+    assert falling.num_far == 0
 
 
 def test_sharding_outside_of_a_process_group(bench):

@@ -24,6 +24,7 @@ from vvlm_ray.errors import UserError
 from vvlm_ray.model.prompts import IGNORED_LABEL
 from vvlm_ray.training.batches import BatchPlan, load_micro_batches
 from vvlm_ray.training.checkpoint import Progress, RunState
+from vvlm_ray.training.divergence import History
 from vvlm_ray.training.optimizer import build_optimizer, lr_factor, scale_and_clip, set_lr
 from vvlm_ray.training.results import Diverged, FinetuneResult, StepReport, unreadable_videos
 from vvlm_ray.training.settings import FinetuneSettings
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from vvlm_ray.model.video_vlm import VideoVLM
 
 MAX_LISTED_UNREADABLE = 1000
+MAX_NAMED_EXAMPLES = 16
 
 
 def finetune(
@@ -58,7 +60,7 @@ def finetune(
     the precision they came in, or, where they were split, in the one that was computed in.
 
     Raises UnreadableVideos (a UserError) when too many videos cannot be read, UserError for a checkpoint of another
-    run, Diverged when the loss is not finite.
+    run, Diverged when the loss is not finite, or goes far beyond its own history.
     """
     accelerator = accelerator or make_accelerator()
     if settings.recipe.batch_size < accelerator.num_processes:
@@ -142,6 +144,7 @@ class _Run:
         batches = load_micro_batches(
             self.dataset, self.collator, self.plan, progress.step, settings.resources.num_loader_workers
         )
+        self.history = History(progress.losses)
         spent, start = progress.seconds, time.perf_counter()
         reported = saved = start
         has_saved = False
@@ -174,15 +177,27 @@ class _Run:
             scale = self.accelerator.num_processes / totals.num_terms
             grad_norm = scale_and_clip(self.optimizer, scale)
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                raise Diverged(
-                    f"loss {loss}, gradient norm {grad_norm} in step {step + 1} of {self.plan.num_steps}; "
-                    f"lower the learning rate ({self.settings.recipe.lr:g})"
-                )
+                raise self._diverged(step, f"loss {loss}, gradient norm {grad_norm}")
+            self.history.add(loss, grad_norm)
+            is_last = step + 1 == self.plan.num_steps
+            if self.history.has_diverged or (is_last and self.history.num_far):
+                raise self._diverged(step, f"{self.history.last}, for {self.history.num_far} steps")
             self.optimizer.step()
             progress.losses.append(loss)
         self.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         return totals, self.optimizer.param_groups[0]["lr"], grad_norm
+
+    def _diverged(self, step: int, what: str) -> Diverged:
+        """The error with the step and the examples that it was made of."""
+        batch = self.plan.batch(step)
+        examples = getattr(self.dataset, "examples", None)
+        ids = [str(examples[i].example_id if examples is not None else i) for i in batch[:MAX_NAMED_EXAMPLES]]
+        more = f" and {len(batch) - len(ids)} more" if len(batch) > len(ids) else ""
+        return Diverged(
+            f"{what} in step {step + 1} of {self.plan.num_steps}; lower the learning rate "
+            f"({self.settings.recipe.lr:g}), or look at that step's examples: {', '.join(ids)}{more}"
+        )
 
     def _forward_backward(
         self, batches: Iterator[dict[str, Any]], num_micro_batches: int

@@ -63,4 +63,4 @@ def unreadable_videos(num_unreadable: int, num_examples: int, allowed: float, un
 
 
 class Diverged(RuntimeError):
-    """The loss is no number any more: whatever such a model scored would be a false record."""
+    """The loss is no number any more, or far beyond its history: what such a model scored would be a false record."""
