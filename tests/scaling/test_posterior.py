@@ -187,6 +187,8 @@ def test_too_few_runs_and_one_level_are_refused(noisy_runs):
     flat = Runs({"a": np.full(9, 2.0), "b": np.arange(1.0, 10)}, np.arange(1.0, 10))
     with pytest.raises(UserError, match="'a' has one level only"):
         fit_posterior(flat)
+    with pytest.raises(UserError):
+        fit_posterior(replace(noisy_runs, weights=np.zeros(noisy_runs.num_runs)))
 
 
 def test_scores_that_are_all_the_same_give_a_flat_answer():

@@ -11,7 +11,7 @@ from scipy.stats import f as f_distribution
 
 from vvlm_ray.scaling.runs import Runs
 
-LEAST_SPREAD = 1e-6  # of the level: errors that are all the same still have a scale
+LEAST_SPREAD = 1e-3  # of the level: errors that are all the same still have a scale
 
 
 @dataclass(frozen=True)

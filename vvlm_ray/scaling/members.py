@@ -265,10 +265,15 @@ def fit_member(name: str, data: Grouped, trend: SuperForm | Line, kernel_kind: s
         data=data,
         slope=slope,
         residual=residual,
-        factor=cho_factor(covariance + evidence.covariance(hyper), lower=True),
+        factor=cho_factor(_steady(covariance + evidence.covariance(hyper)), lower=True),
         noise_variance=evidence.noise_variance(hyper),
         run_variance=evidence.run_variance(hyper),
     )
+
+
+def _steady(matrix: np.ndarray) -> np.ndarray:
+    """The matrix with what rounding may take from its least eigenvalues added to the diagonal."""
+    return matrix + 1e-12 * np.trace(matrix) * np.eye(len(matrix))
 
 
 def _thinned(data: Grouped, most: int) -> Grouped:

@@ -124,7 +124,7 @@ def fit_posterior(runs: Runs, *, seed: int = 0, num_samples: int = NUM_SAMPLES) 
     Raises:
         UserError: fewer than 8 runs or too few configurations, or a column with one level.
     """
-    _check(runs)
+    _check(runs if runs.weights is None else runs.select(runs.weights > 0))
     data = group_runs(runs)
     rng = np.random.default_rng([seed, 29])
     members = fit_members(data, runs.num_examples is not None, rng)
