@@ -35,7 +35,7 @@ def test_lmms_evals_own_evaluation_gives_our_scores(name, eight, saved, answerer
     settings = Evaluation(tasks=[name])
     ours, _ = evaluate(answerer, settings)
     theirs = simple_evaluate(
-        model=VvlmRay.create_from_arg_string("pretrained=anywhere,batch_size=5", {"device": "cpu"}),
+        model=VvlmRay.create_from_arg_string("pretrained=anywhere", {"batch_size": 5, "device": "cpu"}),
         tasks=list(BENCHMARKS[name].tasks),
         task_manager=_task_manager(plan_of(settings, name).folder),
         bootstrap_iters=0,

@@ -1,6 +1,6 @@
 """A trial's model for lmms-eval's own command line:
 
-    lmms-eval --model vvlm_ray --model_args pretrained=FOLDER,batch_size=16 --tasks nextqa_mc_test
+    lmms-eval --model vvlm_ray --model_args pretrained=FOLDER --batch_size 16 --tasks nextqa_mc_test
 
 x_T and x_V come from the model's folder. Prompts, frames and answers are those of a study; the scoring is then
 lmms-eval's alone: it guesses for an answer that names no option, and asks no judge but its own.
@@ -33,7 +33,7 @@ class VvlmRay(lmms):
         super().__init__()
         unknown.pop("max_batch_size", None)
         if unknown or not pretrained:
-            raise UserError(f"--model_args: pretrained=FOLDER[,batch_size=N][,device=cuda], not {', '.join(unknown)}")
+            raise UserError(f"--model_args: pretrained=FOLDER, not {', '.join(unknown)}")
         from vvlm_ray.model.folder import load_model
 
         saved = load_model(Path(pretrained))
