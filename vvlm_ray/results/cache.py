@@ -26,14 +26,19 @@ def remember(folder: Path | None, name: str, meaning: Any, make: Callable[[], An
     if path is not None and path.exists():
         try:
             found = json.loads(path.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             found = None
+        # The value's own digest: a damaged file is made anew, whatever is damaged in it.
         if isinstance(found, dict) and found.get("digest") == digest and "value" in found:
-            return found["value"]
+            with suppress(RecursionError):
+                if found.get("value_digest") == _digest(found["value"]):
+                    return found["value"]
     value = make()
     if path is not None:
+        as_read = json.loads(json.dumps(value))
         with suppress(OSError):  # a folder that may not be written costs time only
-            write_json(path, {"digest": digest, "meaning": _short(meaning), "value": value})
+            head = {"digest": digest, "value_digest": _digest(as_read), "meaning": _short(meaning)}
+            write_json(path, head | {"value": value})
     return value
 
 

@@ -80,6 +80,8 @@ class Columns:
             raise UserError("a column is named twice among the factors and the data size")
         if not factors:
             raise UserError("no factors are named: give at least one with --factors")
+        if not self.scores:
+            raise UserError(f"--score {self.score}: it names no column")
         for name, theirs in self.names.items():
             if list(self.names.values()).count(theirs) > 1:
                 raise UserError(f"--map {name}={theirs}: {theirs!r} is mapped twice")

@@ -126,6 +126,8 @@ def _table(path, kind: str, layout: Layout, labels: list[str], columns: Columns,
            separator: str | None = None) -> Table:  # fmt: skip
     if not layout.rows:
         raise UserError(f"{path}: there are no rows in it")
+    if not layout.names:
+        raise UserError(f"{path}: there are no columns in it")
     left_out, problems = list(layout.left_out), {}
     found = columns_of(list(zip(*layout.rows, strict=True)), separator)
     series, how = {}, {}
