@@ -221,10 +221,8 @@ def score_candidates(frame: pd.DataFrame, columns: Columns) -> list[str]:
     """Columns of numbers that may be scores: within 0..100, and not a factor or a setting."""
     used = {*columns.factors, *_SYNONYMS, *lookalikes(frame, columns, columns.factors).values(), "seed", "status"}
     found = []
-    for name in frame.columns:
-        if name in used or not pd.api.types.is_numeric_dtype(frame[name]) or _NO_FACTOR.search(name.lower()):
-            continue
-        if _plain(_last(name)) in _ERRORS:
+    for name in _numeric(frame):
+        if name in used or _NO_FACTOR.search(name.lower()) or _plain(_last(name)) in _ERRORS:
             continue
         values = frame[name].dropna()
         if len(values) and values.between(0, 100).all() and values.nunique() > 1:
@@ -250,7 +248,8 @@ def _looks_like(ours: str, column: pd.Series) -> bool:
 
 
 def _numeric(frame: pd.DataFrame) -> list[str]:
-    return [name for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])]
+    """Columns of numbers, without those whose names are too long to be written into a flag."""
+    return [name for name in frame.columns if len(name) <= 100 and pd.api.types.is_numeric_dtype(frame[name])]
 
 
 def _equals(column: pd.Series, value: str) -> np.ndarray:

@@ -268,7 +268,7 @@ def _excel(content: bytes, where: str) -> Layout:
 
     try:
         members = zipfile.ZipFile(io.BytesIO(content)).infolist()
-    except zipfile.BadZipFile:
+    except Exception:  # BadZipFile, but also NotImplementedError, struct.error and others
         raise UserError(f"{where}: damaged: neither a zip nor an Excel file") from None
     names = {member.filename for member in members}
     if "xl/workbook.xml" not in names:

@@ -346,6 +346,9 @@ REFUSED = {
     "a PDF": (b"%PDF-1.7\n" + bytes(range(256)) * 20, None, "binary file"),
     "old Excel": (b"\xd0\xcf\x11\xe0" + bytes(600), None, "save it as .xlsx or CSV"),
     "a zip": (None, None, "a zip: unpack it first"),
+    "an Excel file with a damaged directory": (
+        SAME["Excel"][0].replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\x40"), None, "damaged"),
+    "a name of 5,000 digits": (csv_of([["a", "9" * 5000], ["1", "2"], ["3", "4"]]), None, "there is no column 'lm_params'"),
     "half an Excel file": (SAME["Excel"][0][:3000], None, "damaged"),
     "half a parquet file": (SAME["parquet"][0][:900], None, "not readable as parquet"),
     "half a gzip file": (SAME["gzip"][0][:200], None, "cannot be unpacked"),
