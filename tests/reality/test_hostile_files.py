@@ -179,6 +179,7 @@ def test_secrets_do_not_reach_decoding_processes(corpus, monkeypatch):
 def test_mutated_files_are_read_or_refused(corpus, tmp_path):
     """A sample; `python tests/reality/mutations.py 10000` is the long run."""
     rng = np.random.default_rng(7)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     for kind in [kind for kind in KINDS if corpus[kind.name].path.is_file()] * 3:
         path = tmp_path / kind.name
         path.write_bytes(mutate(corpus[kind.name].path.read_bytes(), rng))
@@ -187,7 +188,8 @@ def test_mutated_files_are_read_or_refused(corpus, tmp_path):
         except UnreadableVideo as error:
             assert error.reason
     pool._pool.end_all()
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1_000_000  # kilobytes
+    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert after < 1_000_000 or after == before  # kilobytes, of the largest child so far
 
 
 def test_an_image_with_many_pixels_gives_what_pillow_gives(tmp_path):

@@ -24,6 +24,7 @@ from vvlm_ray.results.numbers import cell_of
 MAX_BYTES = 64 * 2**20
 MAX_ROWS = 100_000
 MAX_COLUMNS = 4_000
+MAX_CELL_CHARACTERS = 131_072  # more between two quotes is a quote left open
 MAX_CELLS = 5_000_000
 _PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _SEPARATORS = (",", ";", "\t", "|")
@@ -139,6 +140,7 @@ def _rows(text: str, separator: str, where: str) -> tuple[list[list[str]], list[
         split = [line.split() for line in text.split("\n")]
         return split, list(range(1, len(split) + 1))
     rows, lines, cells, start = [], [], 0, 1
+    usual = csv.field_size_limit(MAX_CELL_CHARACTERS)  # process-wide, and other libraries lift it
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
     try:
         for row in reader:
@@ -150,6 +152,8 @@ def _rows(text: str, separator: str, where: str) -> tuple[list[list[str]], list[
                 raise UserError(f"{where}: more than {MAX_CELLS:,} cells; a table of results has one row for each run")
     except csv.Error as problem:
         raise UserError(f"{where}, line {start}: {problem}; is a quote left open?") from None
+    finally:
+        csv.field_size_limit(usual)
     return rows, lines
 
 
