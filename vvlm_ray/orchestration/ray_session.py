@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,13 +60,16 @@ def _own_ray() -> Iterator[None]:
     with os.fdopen(os.open(token, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
     settings = {k: v for k, v in LOCAL_ENVIRONMENT.items() if k not in os.environ}
-    settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "TMPDIR": str(scratch)}
+    settings |= {"TMPDIR": str(scratch)}
+    if _can_ask_for_a_token():
+        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     usual, tempfile.tempdir = tempfile.tempdir, str(scratch)
     try:
         import ray
 
+        _forget_token()
         ray.init(
             address="local",
             _node_ip_address="127.0.0.1",
@@ -85,7 +89,24 @@ def _own_ray() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        _forget_token()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _can_ask_for_a_token() -> bool:
+    """Ray reads its mode once, when it is imported: where that was without one, only the loopback guards our Ray."""
+    if "ray._raylet" not in sys.modules:
+        return True
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    return get_authentication_mode() == AuthenticationMode.TOKEN
+
+
+def _forget_token() -> None:
+    """Have Ray read its token again: it keeps the first of a process, which a second Ray of ours would refuse."""
+    from ray._raylet import AuthenticationTokenLoader
+
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _base() -> str:
