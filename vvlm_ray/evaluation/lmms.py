@@ -33,6 +33,7 @@ from vvlm_ray.evaluation.local_scoring import (
     prompt_of,
 )
 from vvlm_ray.evaluation.questions import Question, Stop, stop_of
+from vvlm_ray.evaluation.surroundings import random_states_kept
 from vvlm_ray.evaluation.tasks import Plan
 
 if TYPE_CHECKING:
@@ -429,20 +430,11 @@ def _seeded() -> Iterator[None]:
     import numpy as np
     import torch
 
-    python_state, torch_state = random.getstate(), torch.get_rng_state()
-    numpy_state = np.random.get_state()  # noqa: NPY002 (the generator that lmms-eval's tasks draw from)
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    random.seed(_SEEDS["random"])
-    np.random.seed(_SEEDS["numpy"])  # noqa: NPY002
-    torch.manual_seed(_SEEDS["torch"])
-    try:
+    with random_states_kept():
+        random.seed(_SEEDS["random"])
+        np.random.seed(_SEEDS["numpy"])  # noqa: NPY002 (the generator that lmms-eval's tasks draw from)
+        torch.manual_seed(_SEEDS["torch"])
         yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
-        if cuda_states:
-            torch.cuda.set_rng_state_all(cuda_states)
 
 
 def _quiet_datasets() -> None:
