@@ -4,6 +4,8 @@ import contextlib
 import http.server
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -136,3 +138,25 @@ def test_online_without_a_key_is_offline(trial, monkeypatch):
     monkeypatch.setattr(tracking, "_has_key", lambda: False)
     monkeypatch.setenv("WANDB_MODE", "online")
     assert tracking.tracking_mode(study) == "offline"
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from vvlm_ray.orchestration import tracking
+from vvlm_ray.study.folder import StudyFolder
+from vvlm_ray.study.trials import expand
+folder = StudyFolder(Path(sys.argv[1]))
+study = folder.adopt(Path(sys.argv[2]))
+with tracking.track(folder, study, expand(study)[0], is_writer=True) as log:
+    log({"train/step": 1, "train/loss": 1.0})
+"""
+
+
+def test_a_process_ends_though_the_server_never_answers(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with hanging() as port:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+        subprocess.run([sys.executable, "-c", PROCESS, tmp_path / "quickstart", QUICKSTART], check=True, timeout=60)

@@ -7,6 +7,7 @@ comes (and resumed by its id); otherwise, and where a server has failed, the who
 when its record is there, for `wandb sync`.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -208,6 +210,8 @@ class _Live:
             _Live.unanswered.add(self._trial_id)
             print("W&B did not answer; the trial is written as an offline run when its record is there")
         whole = not self._has_failed and not self._thread.is_alive()
+        if not whole:
+            _let_the_process_end()
         with contextlib.suppress(*storage_errors()):
             if whole:
                 self._note.parent.mkdir(parents=True, exist_ok=True)
@@ -225,6 +229,26 @@ class _Live:
                 run.finish()
 
         self._has_failed |= not _guarded(send)
+
+
+@lru_cache(maxsize=1)
+def _let_the_process_end() -> None:
+    """At its exit wandb waits for its service without end while a server does not answer: end the service before.
+
+    Exit hooks run last in, first out, and wandb's is there since the run was started. What the service still holds is
+    in the trial's metrics.jsonl too.
+    """
+    atexit.register(_end_service)
+
+
+def _end_service() -> None:
+    import psutil
+
+    time.sleep(UNREACHED_SECONDS)  # the service may still be writing the end of an offline run
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.name() == "wandb-core":
+                child.kill()
 
 
 def _guarded(action: Callable[[], None]) -> bool:
